@@ -1,0 +1,1 @@
+"""A run's state on disk, whole or not there."""

@@ -1,0 +1,192 @@
+"""Every setting of a run, its unit and its only default.
+
+The defaults are the recipe of Goyal et al. 2017, "Accurate, Large Minibatch SGD" (arXiv 1706.02677), for ResNet-50.
+A field's docstring is its line in `hvdtrain train --help`.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Gt(0), Le(1)]
+Count = Annotated[int, Ge(1)]
+Colour = tuple[float, float, float]
+
+Precision = Literal["bf16", "float32", "float64"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class RunConfig(Section):
+    dir: Path = Path("runs")
+    """Folder that holds the run directories."""
+    name: str = ""
+    """Name of the run directory. Empty: the model's name and a digest of the configuration, so that the same command
+    means the same run."""
+    report_every: Count = 20
+    """Steps between two reports of loss and throughput; each costs one small allreduce."""
+    console_seconds: NonNegative = 5.0
+    """Seconds between two progress lines where stderr is no terminal."""
+
+
+class DataConfig(Section):
+    dir: Path = Path("data")
+    """Folder with train/<class>/* and val/<class>/*; labels count the classes in sorted order."""
+    batch_size: Count = 32
+    """Images per worker and step: the paper's n."""
+    image_size: Annotated[int, Ge(16), Le(1024)] = 224
+    """Height and width of the pictures that the model sees, pixels."""
+    eval_resize: Annotated[float, Ge(1), Le(4)] = 256 / 224
+    """Shorter side of a validation image before its centre crop, as a multiple of image_size."""
+    crop_area: tuple[Fraction, Fraction] = (0.08, 1.0)
+    """Smallest and largest area of a training crop, as a fraction of the image."""
+    crop_aspect: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a training crop."""
+    flip: Annotated[float, Ge(0), Le(1)] = 0.5
+    """Probability of a horizontal flip in training."""
+    mean: Colour = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue, subtracted; pixels run from 0 to 1."""
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue, divided by."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where images are decoded and resized; auto: on the GPU where there is one."""
+    threads: Annotated[int, Ge(0)] = 0
+    """DALI's CPU threads per worker; 0: this worker's share of the cores."""
+    prefetch: Count = 2
+    """Batches that are prepared ahead of the step."""
+
+
+class ModelConfig(Section):
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet8", "resnet20"] = "resnet50"
+    """torchvision's ResNet-18/34/50/101 for ImageNet, or ResNet-8/20 of He et al. 2015, section 4.2, for 16-64 pixels."""
+    norm: Literal["batch", "none"] = "batch"
+    """Batch normalisation with statistics per worker, or none."""
+    channels_last: bool = True
+    """Keep images and weights in NHWC memory order."""
+
+
+class OptimConfig(Section):
+    base_lr: Positive = 0.1
+    """Learning rate of a global minibatch of reference_batch images; the rate used is base_lr · kn / reference_batch."""
+    reference_batch: Count = 256
+    """Global minibatch that base_lr belongs to, images."""
+    warmup_epochs: NonNegative = 5.0
+    """Epochs in which the rate rises from base_lr to its full value, every step; only where kn > reference_batch."""
+    decay_epochs: tuple[Positive, ...] = (30.0, 60.0, 80.0)
+    """Epochs at which the rate is multiplied by decay_factor."""
+    decay_factor: Fraction = 0.1
+    """What the rate is multiplied by at each of decay_epochs."""
+    momentum: Annotated[float, Ge(0), Le(1)] = 0.9
+    """Nesterov momentum."""
+    weight_decay: NonNegative = 1e-4
+    """L2 penalty on weights; normalisation scales and shifts have none."""
+
+
+class DistributedConfig(Section):
+    reducer: Literal["buckets", "horovod"] = "buckets"
+    """Who fuses gradients: buckets of fixed contents, which repeat bit for bit, or Horovod's DistributedOptimizer."""
+    bucket_mib: Positive = 25.0
+    """Size of a gradient bucket, MiB. HOROVOD_FUSION_THRESHOLD (bytes) in the environment wins."""
+    ring: bool = True
+    """Ask Open MPI and NCCL for the ring algorithm. Its settings in the environment win."""
+    yield_when_idle: bool = True
+    """Let a waiting MPI thread give its core away; spinning starves workers that own few cores."""
+
+
+class MetricsConfig(Section):
+    address: str = "127.0.0.1"
+    """Address that the Prometheus exporters bind to; 0.0.0.0 lets other hosts scrape."""
+    port: Annotated[int, Ge(1024), Le(65000)] = 9470
+    """First port tried; each worker takes port + its local rank, or the next free one."""
+
+
+class CheckpointConfig(Section):
+    every_epochs: Positive = 1.0
+    """Epochs between two checkpoints; the last step always makes one."""
+
+
+class EvalConfig(Section):
+    every_epochs: Positive = 1.0
+    """Epochs between two evaluations; the last step is always followed by one."""
+    batch_size: Count = 64
+    """Validation images per worker and forward pass."""
+
+
+class Config(BaseSettings):
+    """A whole run."""
+
+    # Only what load.py hands over counts: a stray SEED or EPOCHS in the environment is no setting.
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, cli_avoid_json=True
+    )
+
+    epochs: Positive = 90.0
+    """Passes over the training images; may be a fraction."""
+    max_steps: Count | None = None
+    """Stop after this many optimiser steps if the epochs are not over before."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Seed of the initial weights, the order of images, and every crop and flip."""
+    precision: Precision = "float32"
+    """Arithmetic of the step: bf16 is autocast over float32 weights; float64 is for tests of equality."""
+    resume: str = "never"
+    """never: a fresh run directory. auto: go on from its newest checkpoint, or start afresh without one. Or a path."""
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    evaluation: EvalConfig = EvalConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Config":
+        optim, data = self.optim, self.data
+        if optim.warmup_epochs >= self.epochs and optim.warmup_epochs > 0:
+            _refuse("optim.warmup_epochs", optim.warmup_epochs, f"less than epochs = {self.epochs:g}")
+        if list(optim.decay_epochs) != sorted(set(optim.decay_epochs)):
+            _refuse("optim.decay_epochs", optim.decay_epochs, "rising epochs")
+        for key, (low, high) in {"data.crop_area": data.crop_area, "data.crop_aspect": data.crop_aspect}.items():
+            if low > high:
+                _refuse(key, (low, high), "smallest first")
+        small = self.model.name in ("resnet8", "resnet20")
+        if small and data.image_size > 64:
+            _refuse("data.image_size", data.image_size, f"at most 64 with model.name = {self.model.name}")
+        if not small and data.image_size < 32:
+            _refuse("data.image_size", data.image_size, f"at least 32 with model.name = {self.model.name}")
+        if self.distributed.reducer == "horovod" and self.model.channels_last:
+            _refuse("model.channels_last", True, "false with distributed.reducer = horovod, which takes contiguous tensors")
+        if "/" in self.run.name or self.run.name in (".", ".."):
+            _refuse("run.name", self.run.name, "the name of one folder")
+        return self
+
+    def digest(self) -> str:
+        """Eight hex digits over all that decides the numbers of a run; where it is kept or watched does not count."""
+        text = self.model_dump_json(exclude={"run": True, "metrics": True, "resume": True})
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def run_name(self) -> str:
+        return self.run.name or f"{self.model.name}-{self.digest()}"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.run.dir / self.run_name
+
+
+def _refuse(key: str, value: Any, wanted: str) -> None:
+    raise ValueError(f"{key} = {value}: expected {wanted}")

@@ -1,0 +1,1 @@
+"""Which images, in which order, cut how, and on to the device."""

@@ -1,0 +1,112 @@
+"""Gradients that are born inside flat buckets, each ring-allreduced while backward still runs.
+
+Every parameter's `.grad` is a view into one of a few one-dimensional tensors, in the parameter's own memory format, so
+nothing is packed or unpacked. Buckets are filled in reverse order of registration, which is about the order in which
+backward makes gradients; what a bucket holds depends on the model and the bucket size alone. With Horovod's own fusion off (see
+tuning.py) the order of every floating-point sum is thereby fixed, and equal runs are equal to the last bit.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from hvdtrain.distributed.comm import Comm
+
+ALIGNMENT_BYTES = 64  # of every gradient within its bucket: a cache line, and what vector code wants
+
+
+@dataclass
+class Bucket:
+    name: str
+    flat: torch.Tensor  # (elements,)
+    views: list[tuple[nn.Parameter, torch.Tensor]]
+    missing: int = 0
+    handle: Any = None
+    started: bool = field(default=False)
+
+
+class GradientBuckets:
+    """Use: `start()`, forward, `backward()`, `wait()`; then every `.grad` holds the sum over all workers."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], comm: Comm, bucket_bytes: int) -> None:
+        """
+        Args:
+            parameters: dense in memory (contiguous or channels-last), in order of registration.
+            bucket_bytes: a bucket is closed when the next gradient would take it above this; a larger gradient has one
+                of its own.
+        """
+        self._comm = comm
+        self._buckets = [
+            _bucket(f"gradients.{i}", group)
+            for i, group in enumerate(plan(list(parameters)[::-1], bucket_bytes))
+        ]
+        for bucket in self._buckets:
+            for parameter, _ in bucket.views:
+                parameter.register_post_accumulate_grad_hook(self._hook(bucket))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each bucket, in the order of backward."""
+        return [bucket.flat.nbytes for bucket in self._buckets]
+
+    def start(self) -> None:
+        """Empty the buckets, before backward."""
+        for bucket in self._buckets:
+            bucket.flat.zero_()
+            bucket.missing = len(bucket.views)
+            bucket.started = False
+            for parameter, view in bucket.views:
+                parameter.grad = view
+
+    def wait(self) -> None:
+        """Return when every gradient is summed; a bucket whose gradients did not all come is summed as it is."""
+        for bucket in self._buckets:
+            if not bucket.started:
+                self._reduce(bucket)
+        for bucket in self._buckets:
+            self._comm.wait(bucket.handle)
+
+    def _hook(self, bucket: Bucket) -> Any:
+        def ready(_: nn.Parameter) -> None:
+            bucket.missing -= 1
+            if bucket.missing == 0:
+                self._reduce(bucket)
+
+        return ready
+
+    def _reduce(self, bucket: Bucket) -> None:
+        bucket.handle = self._comm.start_sum(bucket.flat, bucket.name)
+        bucket.started = True
+
+
+def plan(parameters: list[nn.Parameter], bucket_bytes: int) -> Iterator[list[nn.Parameter]]:
+    """Split `parameters`, in their order, into groups of at most `bucket_bytes` and one dtype and device each."""
+    group: list[nn.Parameter] = []
+    size = 0
+    for parameter in parameters:
+        alike = not group or (parameter.dtype, parameter.device) == (group[0].dtype, group[0].device)
+        if group and (size + parameter.nbytes > bucket_bytes or not alike):
+            yield group
+            group, size = [], 0
+        group.append(parameter)
+        size += parameter.nbytes
+    if group:
+        yield group
+
+
+def _bucket(name: str, parameters: list[nn.Parameter]) -> Bucket:
+    first = parameters[0]
+    step = ALIGNMENT_BYTES // first.element_size()
+    offsets, end = [], 0
+    for parameter in parameters:
+        offsets.append(end)
+        end += -(-parameter.numel() // step) * step
+    flat = torch.zeros(end, dtype=first.dtype, device=first.device)
+    views = [
+        (parameter, flat[offset:].as_strided(parameter.size(), parameter.stride(), flat[offset:].storage_offset()))
+        for parameter, offset in zip(parameters, offsets, strict=True)
+    ]
+    return Bucket(name, flat, views)

@@ -1,0 +1,137 @@
+"""How workers talk: Horovod's collectives, or none at all for a worker that is alone.
+
+Both classes have one face, so that the loop does not ask which it has. Every collective has a name of its own: Horovod
+matches calls by name, and its default names come from a counter that drifts apart after any uneven work.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from hvdtrain.errors import EnvironmentFault, PeerLost
+
+T = TypeVar("T")
+
+
+class Comm(Protocol):
+    rank: int
+    size: int
+    local_rank: int
+
+    def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
+        """Begin to sum `tensor` over the workers in place; returns what `wait` takes. The tensor must be contiguous."""
+
+    def wait(self, handle: Any) -> None:
+        """Return when the sum is in its tensor.
+
+        Raises:
+            PeerLost: another worker has gone.
+        """
+
+    def sum(self, values: list[float], name: str) -> list[float]:
+        """The sums of `values` over the workers, in float64."""
+
+    def broadcast_(self, tensor: torch.Tensor, name: str) -> None:
+        """Overwrite `tensor` with rank 0's, whatever its memory format."""
+
+    def broadcast_object(self, value: T, name: str) -> T:
+        """Rank 0's value."""
+
+    def gather(self, value: T, name: str) -> list[T]:
+        """Everyone's value, by rank."""
+
+    def close(self) -> None: ...
+
+
+class SoloComm:
+    """One worker: every sum is its own, every broadcast a no-op."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+
+    def start_sum(self, tensor: torch.Tensor, name: str) -> None: ...
+
+    def wait(self, handle: None) -> None: ...
+
+    def sum(self, values: list[float], name: str) -> list[float]:
+        return values
+
+    def broadcast_(self, tensor: torch.Tensor, name: str) -> None: ...
+
+    def broadcast_object(self, value: T, name: str) -> T:
+        return value
+
+    def gather(self, value: T, name: str) -> list[T]:
+        return [value]
+
+    def close(self) -> None: ...
+
+
+class HorovodComm:
+    def __init__(self, *, expected_size: int) -> None:
+        """Start Horovod.
+
+        Raises:
+            EnvironmentFault: Horovod cannot start, or sees another number of workers than the launcher started: the
+                sign of an mpirun that belongs to another MPI than the one Horovod was built with.
+        """
+        try:
+            import horovod.torch as hvd
+
+            hvd.init()
+        except (ImportError, ValueError, RuntimeError) as error:
+            raise EnvironmentFault(f"Horovod does not start: {error}", remedy="hvdtrain doctor") from error
+        self._hvd = hvd
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
+        if self.size != expected_size:
+            raise EnvironmentFault(
+                f"the launcher started {expected_size} workers, but Horovod sees {self.size}: the launcher belongs to "
+                "another MPI than the one Horovod was built with",
+                remedy="hvdtrain doctor",
+            )
+
+    def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
+        return self._hvd.allreduce_async_(tensor, name=name, op=self._hvd.Sum)
+
+    def wait(self, handle: Any) -> None:
+        with _peers():
+            self._hvd.synchronize(handle)
+
+    def sum(self, values: list[float], name: str) -> list[float]:
+        total = torch.tensor(values, dtype=torch.float64)
+        self.wait(self.start_sum(total, name))
+        return [float(value) for value in total]
+
+    def broadcast_(self, tensor: torch.Tensor, name: str) -> None:
+        with _peers(), torch.no_grad():
+            dense = tensor.detach().contiguous()
+            self._hvd.broadcast_(dense, root_rank=0, name=name)
+            tensor.copy_(dense)
+
+    def broadcast_object(self, value: T, name: str) -> T:
+        with _peers():
+            received: T = self._hvd.broadcast_object(value, root_rank=0, name=name)
+            return received
+
+    def gather(self, value: T, name: str) -> list[T]:
+        with _peers():
+            values: list[T] = self._hvd.allgather_object(value, name=name)
+            return values
+
+    def close(self) -> None:
+        self._hvd.shutdown()
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    from horovod.common.exceptions import HorovodInternalError
+
+    try:
+        yield
+    except HorovodInternalError as error:
+        raise PeerLost(f"a collective failed, another worker has gone: {' '.join(str(error).split())}") from error

@@ -1,0 +1,45 @@
+"""Every failure that hvdtrain foresees, with the exit code that a batch script reads.
+
+    HvdtrainError            1
+    ├── ConfigError          2   what was asked for is wrong; no worker has started work
+    ├── EnvironmentFault     3   this machine or its installation cannot do it (`hvdtrain doctor` says why)
+    ├── DataError            4   the images are not what the configuration says
+    ├── CheckpointError      5   a checkpoint is missing, torn, or from another run
+    └── PeerLost             6   another worker has gone; that worker's own message has the cause
+
+A message says what, where, got and wanted; `remedy` is the next thing to do.
+"""
+
+
+class HvdtrainError(Exception):
+    """`str(error)` is one readable line; `remedy` the next command, or empty."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} → {self.remedy}" if self.remedy else message
+
+
+class ConfigError(HvdtrainError):
+    exit_code = 2
+
+
+class EnvironmentFault(HvdtrainError):
+    exit_code = 3
+
+
+class DataError(HvdtrainError):
+    exit_code = 4
+
+
+class CheckpointError(HvdtrainError):
+    exit_code = 5
+
+
+class PeerLost(HvdtrainError):
+    exit_code = 6

@@ -1,0 +1,70 @@
+"""What a run says: text lines to stderr and to logs/rank-N.log, and events.jsonl for machines.
+
+events.jsonl holds one JSON object a line. Every record has
+
+    time       seconds since 1970, float
+    event      one of the names below
+    step       optimiser steps done so far
+
+and by event:
+
+    start      world_size, global_batch_size, images_per_epoch, total_images, images_seen
+    report     images_seen, epoch, lr, loss, images_per_second, input_wait_seconds
+    evaluate   images_seen, epoch, top1, top5, loss, images, seconds
+    checkpoint images_seen, path, seconds
+    resume     images_seen, path
+    end        images_seen, seconds, images_per_second
+    error      type, message
+"""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+logger = logging.getLogger("hvdtrain")
+
+
+def configure(rank: int, *, log_dir: Path | None = None) -> None:
+    """Rank 0 speaks from INFO up and the others from WARNING up; each rank's file has everything.
+
+    Called once by the process that owns the run, never at import.
+    """
+    line = f"%(asctime)s rank {rank} %(levelname)s %(message)s"
+    on_screen = logging.StreamHandler(sys.stderr)
+    on_screen.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    on_screen.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    handlers: list[logging.Handler] = [on_screen]
+    if log_dir is not None:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(log_dir / f"rank-{rank}.log")
+        to_file.setFormatter(logging.Formatter(line))
+        handlers.append(to_file)
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class EventLog:
+    """Appends records to events.jsonl, each line written whole and at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = path.open("a", buffering=1)
+
+    def write(self, event: str, *, step: int, **fields: Any) -> None:
+        record = {"time": time.time(), "event": event, "step": step, **fields}
+        self._file.write(json.dumps(record) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def pretty_json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"

@@ -1,0 +1,87 @@
+"""The training loop.
+
+Its one law: every worker takes the same branch at the same step, or an allreduce waits for ever. So what happens when is
+decided by counts of steps and images, never by a clock.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvdtrain.distributed.comm import Comm
+from hvdtrain.train.build import Parts
+from hvdtrain.train.evaluate import Evaluation, evaluate
+from hvdtrain.train.meters import Meters
+from hvdtrain.train.record import Record
+from hvdtrain.train.state import TrainState
+from hvdtrain.train.step import train_step
+
+COLLECT_GARBAGE_EVERY = 500  # steps; a collection on one worker is a pause for all
+
+
+@dataclass(frozen=True)
+class Cadence:
+    report_steps: int
+    evaluate_epochs: float
+    save_epochs: float
+
+
+def train(
+    parts: Parts, comm: Comm, record: Record, cadence: Cadence, save: Callable[[TrainState], Path] | None
+) -> float:
+    """Go from the state's position to the end; returns the images per second of all workers, training alone counted.
+
+    Args:
+        save: writes a checkpoint; None on the ranks that write none.
+    """
+    state, meters = parts.state, Meters()
+    batches = parts.data.training(state.images_seen)
+    trained_from, began, apart = state.images_seen, time.perf_counter(), 0.0
+    gc.collect()
+    gc.freeze()  # what start-up left will not become garbage: no collection need look at it
+    gc.disable()
+    while state.images_seen < parts.total_images:
+        step_began, epoch_before = time.perf_counter(), parts.epoch
+        batch = next(batches)
+        input_wait = time.perf_counter() - step_began
+        lr = parts.schedule(epoch_before)
+        loss = train_step(
+            state, batch, lr=lr, global_batch=parts.global_batch, arithmetic=parts.arithmetic, buckets=parts.buckets
+        )
+        state.images_seen, state.step = batch.images_seen, state.step + 1
+        over = state.images_seen >= parts.total_images
+        images = len(batch.labels)
+        meters.add(loss, images, input_wait)
+        record.step(state, images=images, lr=lr, input_wait=input_wait, seconds=time.perf_counter() - step_began)
+        if state.step % cadence.report_steps == 0 or over:
+            record.report(state, meters.report(comm), lr=lr)
+        if state.step % COLLECT_GARBAGE_EVERY == 0:
+            gc.collect()
+        aside = time.perf_counter()
+        if save and (over or crossed(epoch_before, parts.epoch, cadence.save_epochs)):
+            record.saved(state, save(state), time.perf_counter() - aside)
+        if not over and crossed(epoch_before, parts.epoch, cadence.evaluate_epochs):
+            evaluate_and_record(parts, comm, record)
+        meters.leave_out(time.perf_counter() - aside)
+        apart += time.perf_counter() - aside
+    gc.enable()
+    return (state.images_seen - trained_from) / (time.perf_counter() - began - apart)
+
+
+def evaluate_and_record(parts: Parts, comm: Comm, record: Record) -> Evaluation:
+    began = time.perf_counter()
+    result = evaluate(parts.state.model, parts.data.validation(), parts.arithmetic, comm)
+    record.evaluated(parts.state, result, time.perf_counter() - began)
+    return result
+
+
+def crossed(before: float, after: float, every: float) -> bool:
+    """Whether a multiple of `every` lies in (before, after].
+
+    >>> crossed(0.9, 1.1, 1), crossed(1.0, 1.1, 1), crossed(0.4, 0.6, 0.5)
+    (True, False, True)
+    """
+    return math.floor(after / every) > math.floor(before / every)

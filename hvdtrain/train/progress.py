@@ -1,0 +1,57 @@
+"""What a person sees of a run while it goes: a live line on a terminal, a plain line now and then elsewhere."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hvdtrain.log import logger
+
+
+class Display:
+    """Rank 0's view of the whole run."""
+
+    def __init__(self, *, total_images: int, epochs: float, plain_every_seconds: float) -> None:
+        self._total, self._epochs, self._every = total_images, epochs, plain_every_seconds
+        self._last_plain = float("-inf")
+        self._live: Progress | None = None
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self._live = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(bar_width=None),
+                TextColumn("step {task.fields[step]}  {task.fields[speed]} images/s  loss {task.fields[loss]}"),
+                TimeRemainingColumn(),
+                console=console,
+                expand=True,
+            )
+            self._task = self._live.add_task("train", total=total_images, epoch="-", step="-", speed="-", loss="-")
+            self._live.start()
+
+    def show(self, *, step: int, epoch: float, images_seen: int, loss: float, images_per_second: float) -> None:
+        progress, speed = f"{epoch:.2f}/{self._epochs:g}", f"{images_per_second:,.0f}"
+        if self._live:
+            self._live.update(
+                self._task, completed=images_seen, epoch=progress, step=step, speed=speed, loss=f"{loss:.4f}"
+            )
+        elif time.monotonic() - self._last_plain >= self._every:
+            self._last_plain = time.monotonic()
+            left = duration((self._total - images_seen) / images_per_second)
+            logger.info("epoch %s  step %d  %s images/s  loss %.4f  %s left", progress, step, speed, loss, left)
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(9.4), duration(95), duration(7322)
+    ('9 s', '1 min 35 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

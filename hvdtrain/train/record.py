@@ -1,0 +1,85 @@
+"""What is told of a run while it goes: metrics by every rank; events and the display by rank 0, which has them."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvdtrain.log import EventLog, logger
+from hvdtrain.metrics.registry import Metrics
+from hvdtrain.train.evaluate import Evaluation
+from hvdtrain.train.meters import Report
+from hvdtrain.train.progress import Display
+from hvdtrain.train.state import TrainState
+
+
+@dataclass
+class Record:
+    metrics: Metrics
+    events: EventLog | None
+    display: Display | None
+    images_per_epoch: int
+
+    def step(self, state: TrainState, *, images: int, lr: float, input_wait: float, seconds: float) -> None:
+        metrics = self.metrics
+        metrics.images.inc(images)
+        metrics.steps.inc()
+        metrics.step.observe(seconds)
+        metrics.input_wait.observe(input_wait)
+        metrics.lr.set(lr)
+        metrics.epoch.set(state.images_seen / self.images_per_epoch)
+        metrics.last_step.set(time.time())
+
+    def report(self, state: TrainState, report: Report, *, lr: float) -> None:
+        self.metrics.loss.set(report.loss)
+        epoch = state.images_seen / self.images_per_epoch
+        if self.events:
+            self.events.write(
+                "report",
+                step=state.step,
+                images_seen=state.images_seen,
+                epoch=epoch,
+                lr=lr,
+                loss=report.loss,
+                images_per_second=report.images_per_second,
+                input_wait_seconds=report.input_wait_seconds,
+            )
+            if not math.isfinite(report.loss):
+                logger.warning("loss is %s at step %d", report.loss, state.step)
+        if self.display:
+            self.display.show(
+                step=state.step,
+                epoch=epoch,
+                images_seen=state.images_seen,
+                loss=report.loss,
+                images_per_second=report.images_per_second,
+            )
+
+    def evaluated(self, state: TrainState, result: Evaluation, seconds: float) -> None:
+        self.metrics.top1.set(result.top1)
+        epoch = state.images_seen / self.images_per_epoch
+        if self.events:
+            self.events.write(
+                "evaluate",
+                step=state.step,
+                images_seen=state.images_seen,
+                epoch=epoch,
+                top1=result.top1,
+                top5=result.top5,
+                loss=result.loss,
+                images=result.images,
+                seconds=seconds,
+            )
+            logger.info(
+                "epoch %.2f  top-1 %.2f %%  top-5 %.2f %%  of %d validation images",
+                epoch,
+                100 * result.top1,
+                100 * result.top5,
+                result.images,
+            )
+
+    def saved(self, state: TrainState, path: Path, seconds: float) -> None:
+        if self.events:
+            self.events.write(
+                "checkpoint", step=state.step, images_seen=state.images_seen, path=str(path), seconds=seconds
+            )

@@ -1,0 +1,56 @@
+"""One optimiser step."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from hvdtrain.data.loader import Batch
+from hvdtrain.distributed.buckets import GradientBuckets
+from hvdtrain.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    dtype: torch.dtype  # of the weights
+    autocast: torch.dtype | None  # of the convolutions and products, where it differs
+    channels_last: bool
+
+    def forward(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, 3, H, W) of any dtype and memory order -> logits (n, classes), at least float32."""
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
+        images = images.to(self.dtype, memory_format=order)
+        cast = torch.autocast(images.device.type, self.autocast) if self.autocast else nullcontext()
+        with cast:
+            logits: torch.Tensor = model(images)
+        return logits.to(self.dtype)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    lr: float,
+    global_batch: int,
+    arithmetic: Arithmetic,
+    buckets: GradientBuckets | None,
+) -> torch.Tensor:
+    """Forward, backward, the sum of gradients over all workers, update. Returns this worker's summed loss, on the device.
+
+    Every worker's loss is divided by the global minibatch, so the sum of gradients is their mean over kn images
+    (Goyal et al. 2017, section 3, remark 3). Without `buckets` the optimiser itself sums, or there is one worker.
+    """
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    if buckets is not None:
+        buckets.start()
+    else:
+        state.optimizer.zero_grad()
+    logits = arithmetic.forward(state.model, batch.images)
+    loss = functional.cross_entropy(logits, batch.labels, reduction="sum")
+    (loss / global_batch).backward()
+    if buckets is not None:
+        buckets.wait()
+    state.optimizer.step()
+    return loss.detach()
