@@ -10,13 +10,18 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hvdtrain import __version__
 from hvdtrain.config.load import Parser, add_options, from_options, to_yaml
 from hvdtrain.distributed.topology import Topology, from_environment
 from hvdtrain.errors import HvdtrainError, PeerLost
 from hvdtrain.log import logger
+
+if TYPE_CHECKING:
+    from pydantic_settings import CliSettingsSource
+
+    from hvdtrain.config.schema import Config
 
 # A worker whose peer has gone keeps quiet this long: the peer's own message is the one that helps, and the launcher
 # usually ends everyone before the time is over.
@@ -76,7 +81,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"hvdtrain {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
 
-    train = verbs.add_parser("train", help="train, alone or as one of the workers that mpirun, horovodrun or srun start")
+    train = verbs.add_parser("train", help="train, alone or as one of the workers of mpirun, horovodrun or srun")
     options = add_options(train)
     train.set_defaults(verb=lambda given, topology: _train(given, topology, options))
 
@@ -91,13 +96,13 @@ def _parser() -> Parser:
     demo.add_argument("folder", type=Path, metavar="DIR", help="where to write train/ and val/")
     demo.set_defaults(verb=_demo)
 
-    doctor = verbs.add_parser("doctor", help="say what a run would find on this machine, and the remedy for what is wrong")
+    doctor = verbs.add_parser("doctor", help="what a run would find on this machine, with a remedy for what is wrong")
     doctor.add_argument("--json", action="store_true", help="the same for machines")
     doctor.set_defaults(verb=_doctor)
     return parser
 
 
-def _train(given: Namespace, topology: Topology, options: object) -> int:
+def _train(given: Namespace, topology: Topology, options: "CliSettingsSource[Config]") -> int:
     config = from_options(options, given)  # before anything heavy: a typing error costs no start-up
     from hvdtrain.train.run import run
 
@@ -105,7 +110,7 @@ def _train(given: Namespace, topology: Topology, options: object) -> int:
     return 0
 
 
-def _config(given: Namespace, options: object) -> int:
+def _config(given: Namespace, options: "CliSettingsSource[Config]") -> int:
     print(to_yaml(from_options(options, given)), end="")
     return 0
 

@@ -66,7 +66,7 @@ class DataConfig(Section):
 
 class ModelConfig(Section):
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet8", "resnet20"] = "resnet50"
-    """torchvision's ResNet-18/34/50/101 for ImageNet, or ResNet-8/20 of He et al. 2015, section 4.2, for 16-64 pixels."""
+    """torchvision's ResNet-18/34/50/101 for ImageNet, or ResNet-8/20 of He et al. 2015 for 16-64 pixels."""
     norm: Literal["batch", "none"] = "batch"
     """Batch normalisation with statistics per worker, or none."""
     channels_last: bool = True
@@ -75,7 +75,7 @@ class ModelConfig(Section):
 
 class OptimConfig(Section):
     base_lr: Positive = 0.1
-    """Learning rate of a global minibatch of reference_batch images; the rate used is base_lr · kn / reference_batch."""
+    """Learning rate for a minibatch of reference_batch images; the rate used is base_lr · kn / reference_batch."""
     reference_batch: Count = 256
     """Global minibatch that base_lr belongs to, images."""
     warmup_epochs: NonNegative = 5.0
@@ -149,7 +149,12 @@ class Config(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
 
@@ -169,7 +174,9 @@ class Config(BaseSettings):
         if not small and data.image_size < 32:
             _refuse("data.image_size", data.image_size, f"at least 32 with model.name = {self.model.name}")
         if self.distributed.reducer == "horovod" and self.model.channels_last:
-            _refuse("model.channels_last", True, "false with distributed.reducer = horovod, which takes contiguous tensors")
+            _refuse(
+                "model.channels_last", True, "false with distributed.reducer = horovod, which takes contiguous tensors"
+            )
         if "/" in self.run.name or self.run.name in (".", ".."):
             _refuse("run.name", self.run.name, "the name of one folder")
         return self

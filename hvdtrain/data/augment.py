@@ -33,7 +33,7 @@ def training_windows(
     pixels = portion * heights.astype(np.float64) * widths
     width = np.rint(np.sqrt(pixels * shape))
     height = np.rint(np.sqrt(pixels / shape))
-    fits = (0 < width) & (width <= widths) & (0 < height) & (height <= heights)
+    fits = (width >= 1) & (width <= widths) & (height >= 1) & (height <= heights)
     first, column = fits.argmax(0), np.arange(len(samples))
     width, height = width[first, column], height[first, column]
     top = np.floor(keyed.uniform(seed, _CROP, epochs, samples, 2) * (heights - height + 1))
@@ -48,7 +48,7 @@ def flips(*, seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], p
 
 
 def evaluation_windows(*, heights: NDArray[np.int32], widths: NDArray[np.int32], resize: float) -> Windows:
-    """The centred square of an image that "resize the shorter side to resize·s, crop s" keeps, in the image's own pixels.
+    """The centred square that "resize the shorter side to resize·s, crop s" keeps, in the image's own pixels.
 
     Cutting first and resizing once gives the same picture as resizing first, without pixels that are thrown away.
     """

@@ -18,7 +18,7 @@ def words(*key: ArrayLike) -> NDArray[np.uint64]:
     >>> int(words(1, 2)) == int(words(2, 1))
     False
     """
-    word = np.uint64(0)
+    word: NDArray[np.uint64] = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is the point
         for part in key:
             word = _mix(word + _GOLDEN + _mix(np.asarray(part).astype(np.uint64) + _GOLDEN))
@@ -27,10 +27,12 @@ def words(*key: ArrayLike) -> NDArray[np.uint64]:
 
 def uniform(*key: ArrayLike) -> NDArray[np.float64]:
     """Numbers in [0, 1), of 53 bits."""
-    return (words(*key) >> np.uint64(11)) * 2.0**-53
+    fractions: NDArray[np.float64] = (words(*key) >> np.uint64(11)) * 2.0**-53
+    return fractions
 
 
 def _mix(word: NDArray[np.uint64]) -> NDArray[np.uint64]:
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
+    mixed: NDArray[np.uint64] = word ^ (word >> np.uint64(31))
+    return mixed

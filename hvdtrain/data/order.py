@@ -1,8 +1,8 @@
 """Who reads what, when: pure functions of the seed and the number of images seen.
 
-Training reads one endless stream, the permutations of epochs 0, 1, 2 … one after the other. A step takes the next kn of
-it, k workers of n each, wherever an epoch may end; so the stream does not depend on the number of workers, nor on how often the
-run was stopped.
+Training reads one endless stream, the permutations of epochs 0, 1, 2 … one after the other. A step takes the next kn
+of it, k workers of n each, wherever an epoch may end; so the stream does not depend on the number of workers, nor on
+how often the run was stopped.
 """
 
 from dataclasses import dataclass

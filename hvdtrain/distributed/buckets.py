@@ -2,8 +2,8 @@
 
 Every parameter's `.grad` is a view into one of a few one-dimensional tensors, in the parameter's own memory format, so
 nothing is packed or unpacked. Buckets are filled in reverse order of registration, which is about the order in which
-backward makes gradients; what a bucket holds depends on the model and the bucket size alone. With Horovod's own fusion off (see
-tuning.py) the order of every floating-point sum is thereby fixed, and equal runs are equal to the last bit.
+backward makes gradients; what a bucket holds depends on the model and the bucket size alone. With Horovod's own fusion
+off (see tuning.py) the order of every floating-point sum is thereby fixed, and equal runs are equal to the last bit.
 """
 
 from collections.abc import Iterable, Iterator
@@ -40,8 +40,7 @@ class GradientBuckets:
         """
         self._comm = comm
         self._buckets = [
-            _bucket(f"gradients.{i}", group)
-            for i, group in enumerate(plan(list(parameters)[::-1], bucket_bytes))
+            _bucket(f"gradients.{i}", group) for i, group in enumerate(plan(list(parameters)[::-1], bucket_bytes))
         ]
         for bucket in self._buckets:
             for parameter, _ in bucket.views:

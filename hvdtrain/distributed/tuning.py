@@ -23,9 +23,9 @@ def tune(
 ) -> Tuning:
     """Pure: the user's environment and the configuration -> what to set. A value that the user set wins.
 
-    With `buckets`, HOROVOD_FUSION_THRESHOLD (bytes) is the bucket size and Horovod's own fusion is off: it groups tensors
-    by the moment at which they are ready, so the order of summation, and with it the last bits, would change from run
-    to run.
+    With `buckets`, HOROVOD_FUSION_THRESHOLD (bytes) is the bucket size and Horovod's own fusion is off: it groups
+    tensors by the moment at which they are ready, so the order of summation, and with it the last bits, would change
+    from run to run.
     """
     wanted: dict[str, str] = {}
     if ring:

@@ -1,7 +1,7 @@
 """Every series that a worker exports, in one table.
 
-Throughput is rate(hvdtrain_images_total[1m]); a mean step is rate(…_seconds_sum) / rate(…_seconds_count). A worker's rank
-is a label that its scrape target brings along (see targets.py), so no series repeats it.
+Throughput is rate(hvdtrain_images_total[1m]); a mean step is rate(…_seconds_sum) / rate(…_seconds_count). A worker's
+rank is a label that its scrape target brings along (see targets.py), so no series repeats it.
 """
 
 from collections.abc import Mapping

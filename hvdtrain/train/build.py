@@ -97,7 +97,8 @@ def initial_model(config: Config, comm: Comm, device: torch.device, *, classes: 
     model = build_model(config.model.name, classes=classes, norm=config.model.norm)
     dtype, _ = ARITHMETIC[config.precision]
     order = torch.channels_last if config.model.channels_last else torch.contiguous_format
-    model = model.to(device=device, dtype=dtype, memory_format=order)  # type: ignore[call-overload]
+    model.to(device, dtype)
+    model.to(memory_format=order)  # type: ignore[call-overload]
     for name, tensor in model.state_dict().items():
         comm.broadcast_(tensor, f"initial {name}")
     return model

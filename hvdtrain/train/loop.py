@@ -1,7 +1,7 @@
 """The training loop.
 
-Its one law: every worker takes the same branch at the same step, or an allreduce waits for ever. So what happens when is
-decided by counts of steps and images, never by a clock.
+Its one law: every worker takes the same branch at the same step, or an allreduce waits for ever. So what happens when
+is decided by counts of steps and images, never by a clock.
 """
 
 import gc

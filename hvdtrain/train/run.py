@@ -63,9 +63,7 @@ def run(config: Config, topology: Topology) -> None:
     parts = build(config, comm, Machine(device, cores, tuning.bucket_bytes))
     _resume(config, parts.state, comm)
     metrics = Metrics(prometheus_client.CollectorRegistry(), _run_info(config, comm, parts))
-    exporter = Exporter(
-        metrics.registry, address=config.metrics.address, port=config.metrics.port + comm.local_rank
-    )
+    exporter = Exporter(metrics.registry, address=config.metrics.address, port=config.metrics.port + comm.local_rank)
     endpoint = f"{targets.advertised_host(config.metrics.address)}:{exporter.port}"
     endpoints = comm.gather(endpoint, "metrics endpoints")
     environment = _environment(comm, device, threads, parts, tuning)
@@ -161,9 +159,7 @@ def _run_info(config: Config, comm: Comm, parts: Parts) -> dict[str, str]:
     }
 
 
-def _environment(
-    comm: Comm, device: torch.device, threads: int, parts: Parts, tuning: Tuning
-) -> dict[str, Any]:
+def _environment(comm: Comm, device: torch.device, threads: int, parts: Parts, tuning: Tuning) -> dict[str, Any]:
     """Everything about this machine and its software that decides how the run behaves. Collective."""
     return {
         "command": sys.argv,
@@ -202,7 +198,7 @@ def _announce(
     endpoint: str,
     events: EventLog,
 ) -> None:
-    """What the person should know before the first step: above all the global minibatch and the rate that it implies."""
+    """What a person should know before the first step: above all the global minibatch and the rate it implies."""
     data, state = parts.data, parts.state
     logger.info("run %s", config.run_dir)
     logger.info(

@@ -36,7 +36,7 @@ def train_step(
     arithmetic: Arithmetic,
     buckets: GradientBuckets | None,
 ) -> torch.Tensor:
-    """Forward, backward, the sum of gradients over all workers, update. Returns this worker's summed loss, on the device.
+    """Forward, backward, sum the gradients over all workers, update. Returns this worker's summed loss, on its device.
 
     Every worker's loss is divided by the global minibatch, so the sum of gradients is their mean over kn images
     (Goyal et al. 2017, section 3, remark 3). Without `buckets` the optimiser itself sums, or there is one worker.
