@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     topology = Topology(rank=0, size=1, local_rank=0, launcher="none")
     try:
         topology = from_environment(os.environ)
-        options = _parser().parse_args(arguments)
+        options, unknown = _parser().parse_known_args(arguments)
+        if unknown:
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         verb: Verb = options.verb
         return verb(options, topology)
     except KeyboardInterrupt:
@@ -83,22 +85,22 @@ def _parser() -> Parser:
 
     train = verbs.add_parser("train", help="train, alone or as one of the workers of mpirun, horovodrun or srun")
     options = add_options(train)
-    train.set_defaults(verb=lambda given, topology: _train(given, topology, options))
+    train.set_defaults(parser=train, verb=lambda given, topology: _train(given, topology, options))
 
     config = verbs.add_parser("config", help="print the whole configuration that a command line means, as YAML")
     resolved = add_options(config)
-    config.set_defaults(verb=lambda given, _: _config(given, resolved))
+    config.set_defaults(parser=config, verb=lambda given, _: _config(given, resolved))
 
     data = verbs.add_parser("data", help="make data sets").add_subparsers(
         metavar="VERB", required=True, parser_class=Parser
     )
     demo = data.add_parser("demo", help="write the embedded digits (UCI, CC BY 4.0) in ImageNet's layout")
     demo.add_argument("folder", type=Path, metavar="DIR", help="where to write train/ and val/")
-    demo.set_defaults(verb=_demo)
+    demo.set_defaults(parser=demo, verb=_demo)
 
     doctor = verbs.add_parser("doctor", help="what a run would find on this machine, with a remedy for what is wrong")
     doctor.add_argument("--json", action="store_true", help="the same for machines")
-    doctor.set_defaults(verb=_doctor)
+    doctor.set_defaults(parser=doctor, verb=_doctor)
     return parser
 
 

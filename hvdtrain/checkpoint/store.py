@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,5 +80,15 @@ def read(path: Path) -> tuple[Manifest, bytes]:
 
 
 def tensors(data: bytes, device: torch.device) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    """What was saved, with its tensors on `device`.
+
+    Raises:
+        CheckpointError: the bytes hold something else than tensors, numbers, texts and collections of them.
+    """
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except (EOFError, LookupError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        # torch's message goes on to advise weights_only=False, which would run a stranger's code
+        cause = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split()).split(". ")[0]
+        raise CheckpointError(f"tensors.pt holds something else than tensors: {cause or 'it is cut off'}") from None
     return state

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
             given = unknown.split()[0]
             option = given.split("=")[0]
             message = f"unknown option {given}{_nearest(option, [o for a in self._actions for o in a.option_strings])}"
-        raise ConfigError(f"{self.prog}: {message}", remedy=f"{self.prog} --help")
+        raise ConfigError(message, remedy=f"{self.prog} --help")
 
 
 def add_options(parser: Parser) -> CliSettingsSource[Config]:

@@ -3,6 +3,7 @@
 DALI decides nothing: which file, which window and whether it is mirrored are its inputs.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
+from PIL import Image
 
 from hvdtrain.data.augment import Windows
+from hvdtrain.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Decoder:
         """
         self.device = device
         self._requests: Iterator[Request] = iter(())
+        self._in_work: deque[Request] = deque(maxlen=prefetch + 1)
         self._pipeline = _graph(
             self._next_inputs,
             image_size=image_size,
@@ -71,6 +75,9 @@ class Decoder:
         """One (n, 3, image_size, image_size) float32 tensor in channels-last memory order for each request.
 
         Requests are taken from the iterable `prefetch` batches before their pictures are.
+
+        Raises:
+            DataError: a file is missing, or no image that can be decoded. The decoder is of no more use then.
         """
         self._requests = iter(requests)
         self._pipeline.reset()
@@ -79,10 +86,14 @@ class Decoder:
                 (pictures,) = self._pipeline.run()
             except StopIteration:
                 return
+            except RuntimeError as error:
+                culprit = _undecodable(path for request in self._in_work for path in request.paths)
+                raise DataError(f"cannot decode {culprit or 'an image'} (DALI: {_cause(error)})") from error
             yield self._copy(pictures)
 
     def _next_inputs(self) -> tuple[list[NDArray[np.uint8]], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         request = next(self._requests)
+        self._in_work.append(request)
         paths = [np.frombuffer(path.encode(), np.uint8) for path in request.paths]
         windows = request.windows.astype(np.int32)
         return paths, windows[:, :2].copy(), windows[:, 2:].copy(), request.flips.astype(np.int32)
@@ -97,6 +108,22 @@ class Decoder:
     @property
     def _pictures_device(self) -> torch.device:
         return torch.device("cpu") if self._pipeline.device_id is None else self.device
+
+
+def _cause(error: RuntimeError) -> str:
+    """What DALI's report says after its stack of frames."""
+    return " ".join(str(error).partition("encountered:")[2].partition("Current pipeline")[0].split()) or str(error)
+
+
+def _undecodable(paths: Iterable[str]) -> str | None:
+    """The first file that PIL cannot decode either; DALI does not say which one it was."""
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (OSError, SyntaxError) as error:
+            return f"{path}: {error}"
+    return None
 
 
 @pipeline_def

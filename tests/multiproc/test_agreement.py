@@ -1,0 +1,77 @@
+"""Any number of workers, any launcher: the same run."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from .conftest import Job, Launch
+
+pytestmark = pytest.mark.multiproc
+
+GLOBAL_BATCH = 12
+STEPS = 200
+TOLERANCE = 1e-10
+LAUNCHERS = ("mpirun", "horovodrun --gloo")
+CASES = [*itertools.product(LAUNCHERS, (1, 2, 3, 4)), ("none", 1)]
+
+
+def start(launch: Launch, launcher: str, ranks: int, precision: str) -> Job:
+    return launch(
+        launcher,
+        ranks,
+        f"--data.batch_size={GLOBAL_BATCH // ranks}",
+        f"--precision={precision}",
+        "--model.norm=none",
+        f"--max_steps={STEPS}",
+        "--evaluation.every_epochs=1",
+        name=f"agree-{launcher.split()[0]}-{ranks}-{precision}",
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(launch: Launch) -> dict[tuple[str, int], Job]:
+    """The same 200 steps in float64 for each case."""
+    return {case: start(launch, *case, "float64").finish() for case in CASES}
+
+
+@pytest.mark.parametrize(("launcher", "ranks"), CASES)
+def test_float64_agrees_with_one_worker(runs: dict[tuple[str, int], Job], launcher: str, ranks: int) -> None:
+    alone, job = runs["none", 1], runs[launcher, ranks]
+    assert job.environment()["world_size"] == ranks
+    mine, reference = job.events("report"), alone.events("report")
+    assert [report["step"] for report in mine] == list(range(1, STEPS + 1))
+    for a, b in zip(mine, reference, strict=True):
+        assert abs(a["loss"] - b["loss"]) <= TOLERANCE, f"step {a['step']}"
+    losses = [report["loss"] for report in reference]
+    assert sum(losses[-20:]) < 0.9 * sum(losses[:20]), "nothing was learnt, so agreement says little"
+    assert distance(job.weights(), alone.weights()) <= TOLERANCE
+
+
+@pytest.mark.parametrize(("launcher", "ranks"), CASES)
+def test_evaluation_counts_each_image_once(runs: dict[tuple[str, int], Job], launcher: str, ranks: int) -> None:
+    alone, job = runs["none", 1], runs[launcher, ranks]
+    assert [e["images"] for e in job.events("evaluate")] == [364, 364]
+    for mine, reference in zip(job.events("evaluate"), alone.events("evaluate"), strict=True):
+        assert (mine["top1"], mine["top5"]) == (reference["top1"], reference["top5"])
+        assert abs(mine["loss"] - reference["loss"]) <= TOLERANCE
+
+
+def test_float32_distance_is_reported(
+    launch: Launch, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No bound is asked of float32: the sum over workers rounds elsewhere. What it comes to is worth knowing."""
+    alone = start(launch, "none", 1, "float32").finish()
+    four = start(launch, "mpirun", 4, "float32").finish()
+    far = distance(alone.weights(), four.weights())
+    record_property("float32_weight_distance", far)
+    with capsys.disabled():
+        print(f"\nfloat32, 1 against 4 workers after {STEPS} steps: weights differ by {far:.1e} at most")
+    assert all(torch.isfinite(w).all() for w in four.weights().values())
+
+
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Largest absolute difference of any two weights."""
+    assert a.keys() == b.keys()
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
