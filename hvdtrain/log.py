@@ -12,9 +12,8 @@ and by event:
     report     images_seen, epoch, lr, loss, images_per_second, input_wait_seconds
     evaluate   images_seen, epoch, top1, top5, loss, images, seconds
     checkpoint images_seen, path, seconds
-    resume     images_seen, path
+    resume     as start, when the run goes on from a checkpoint
     end        images_seen, seconds, images_per_second
-    error      type, message
 """
 
 import json

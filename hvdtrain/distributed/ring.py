@@ -13,12 +13,11 @@ ELEMENTS_PER_RANK = 4096  # 16 KiB each: above the size at which MPI libraries w
 
 
 def algorithm(comm: Comm, device: torch.device) -> str:
-    """`ring`, `not a ring`, or why it cannot be told. Collective: every rank calls it.
-
-    Two ranks add a + b in any algorithm, and one adds nothing.
-    """
-    if comm.size < 3:
-        return f"not to be told with {comm.size} rank{'s' * (comm.size > 1)}"
+    """`ring`, `not a ring`, or that it cannot be told. Collective: every rank calls it."""
+    if comm.size == 1:
+        return "none"
+    if comm.size == 2:
+        return "any (two ranks add a + b whatever the algorithm)"
     parts = [_numbers(rank, comm.size * ELEMENTS_PER_RANK) for rank in range(comm.size)]
     total = parts[comm.rank].clone().to(device)
     comm.wait(comm.start_sum(total, "which algorithm"))

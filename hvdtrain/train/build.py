@@ -109,6 +109,7 @@ class Data:
 
     def __init__(self, config: Config, comm: Comm, machine: Machine) -> None:
         self.train, self.val = _indices(config, comm, machine.threads)
+        self.classes = self.train.classes
         self._config, self._comm = config, comm
         data = config.data
         decode_on_gpu = data.device == "gpu" or (data.device == "auto" and machine.device.type == "cuda")

@@ -29,7 +29,7 @@ class Display:
             self._live.start()
 
     def show(self, *, step: int, epoch: float, images_seen: int, loss: float, images_per_second: float) -> None:
-        progress, speed = f"{epoch:.2f}/{self._epochs:g}", f"{images_per_second:,.0f}"
+        progress, speed = f"{epoch:.2f}/{self._epochs:.4g}", f"{images_per_second:,.0f}"
         if self._live:
             self._live.update(
                 self._task, completed=images_seen, epoch=progress, step=step, speed=speed, loss=f"{loss:.4f}"

@@ -20,6 +20,18 @@ class Record:
     display: Display | None
     images_per_epoch: int
 
+    def started(self, state: TrainState, world_size: int, global_batch: int, total_images: int) -> None:
+        if self.events:
+            self.events.write(
+                "resume" if state.images_seen else "start",
+                step=state.step,
+                images_seen=state.images_seen,
+                world_size=world_size,
+                global_batch_size=global_batch,
+                images_per_epoch=self.images_per_epoch,
+                total_images=total_images,
+            )
+
     def step(self, state: TrainState, *, images: int, lr: float, input_wait: float, seconds: float) -> None:
         metrics = self.metrics
         metrics.images.inc(images)
@@ -82,4 +94,14 @@ class Record:
         if self.events:
             self.events.write(
                 "checkpoint", step=state.step, images_seen=state.images_seen, path=str(path), seconds=seconds
+            )
+
+    def ended(self, state: TrainState, seconds: float, images_per_second: float) -> None:
+        if self.events:
+            self.events.write(
+                "end",
+                step=state.step,
+                images_seen=state.images_seen,
+                seconds=seconds,
+                images_per_second=images_per_second,
             )

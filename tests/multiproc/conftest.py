@@ -80,7 +80,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def launch(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    """launch(launcher, ranks, *options, name=…) starts `hvdtrain train` and ends it with the session if it still runs."""
+    """launch(launcher, ranks, *options, name=…) starts `hvdtrain train`; what still runs at the end is ended."""
     runs = tmp_path_factory.mktemp("runs")
     jobs: list[Job] = []
 

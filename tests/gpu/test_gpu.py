@@ -1,0 +1,145 @@
+"""The same paths with another device. Skipped, and counted, where there is no GPU."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hvdtrain.data import demo, index
+from hvdtrain.data.dali import Colours, Decoder, Request
+from hvdtrain.distributed.buckets import GradientBuckets
+from hvdtrain.distributed.comm import SoloComm
+from hvdtrain.model.build import build
+
+pytestmark = pytest.mark.gpu
+
+GPU = torch.device("cuda", 0)
+HVDTRAIN = str(Path(sys.executable).with_name("hvdtrain"))
+
+
+def pictures(folder: Path, *, decode_on_gpu: bool, device: torch.device) -> list[torch.Tensor]:
+    files = index.build(folder, threads=2)
+    decoder = Decoder(
+        batch_size=16,
+        image_size=48,
+        colours=Colours((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        decode_on_gpu=decode_on_gpu,
+        device=device,
+        threads=2,
+        prefetch=2,
+    )
+    windows = np.array([[2, 3, 24, 22]] * 16, np.float32)
+    flips = np.arange(16) % 2 == 0
+    requests = [Request([f"{folder}/{p}" for p in files.paths[i : i + 16]], windows, flips) for i in (0, 16, 32)]
+    return list(decoder.decode(requests))
+
+
+def test_gpu_decodes_the_pictures_that_the_cpu_decodes(tmp_path: Path) -> None:
+    demo.write(tmp_path)
+    on_gpu = pictures(tmp_path / "train", decode_on_gpu=True, device=GPU)
+    on_cpu = pictures(tmp_path / "train", decode_on_gpu=False, device=torch.device("cpu"))
+    carried = pictures(tmp_path / "train", decode_on_gpu=False, device=GPU)
+    for gpu, cpu, copy in zip(on_gpu, on_cpu, carried, strict=True):
+        assert gpu.device == copy.device == GPU
+        assert gpu.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(copy.cpu(), cpu)
+        assert float((gpu.cpu() - cpu).abs().mean()) < 0.5 / 255 / 0.5  # half a grey level; std is 0.5
+
+
+def test_gradients_in_buckets_equal_plain_ones_on_the_gpu() -> None:
+    torch.manual_seed(0)
+    plain = build("resnet8", classes=10, norm="batch").to(GPU).to(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    bucketed = build("resnet8", classes=10, norm="batch").to(GPU).to(memory_format=torch.channels_last)
+    buckets = GradientBuckets(bucketed.parameters(), SoloComm(), 50_000)
+    images = torch.randn(8, 3, 32, 32, device=GPU).to(memory_format=torch.channels_last)
+    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        for _ in range(2):
+            buckets.start()
+            bucketed(images).square().sum().backward()
+            buckets.wait()
+        for _ in range(2):
+            plain.zero_grad()
+            plain(images).square().sum().backward()
+    assert len(buckets.sizes) > 2
+    for a, b in zip(bucketed.parameters(), plain.parameters(), strict=True):
+        assert a.grad is not None
+        assert torch.equal(a.grad, b.grad)
+
+
+NCCL = """
+import torch, horovod.torch as hvd
+from hvdtrain.distributed.buckets import GradientBuckets
+from hvdtrain.distributed.comm import HorovodComm
+from hvdtrain.model.build import build
+
+comm = HorovodComm(expected_size=int(__import__("os").environ["OMPI_COMM_WORLD_SIZE"]))
+assert hvd.nccl_built()
+device = torch.device("cuda", comm.local_rank)
+torch.cuda.set_device(device)
+torch.manual_seed(0)
+model = build("resnet8", classes=10, norm="none").double().to(device)
+buckets = GradientBuckets(model.parameters(), comm, 50_000)
+images = torch.randn(4 * comm.size, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+mine = images[4 * comm.rank : 4 * comm.rank + 4].to(device)
+buckets.start()
+model(mine).square().sum().backward()
+buckets.wait()
+together = [p.grad.clone() for p in model.parameters()]
+buckets.start()
+whole = build("resnet8", classes=10, norm="none").double().to(device)
+whole.load_state_dict(model.state_dict())
+whole(images.to(device)).square().sum().backward()
+far = max(float((a - p.grad).abs().max() / p.grad.abs().max()) for a, p in zip(together, whole.parameters()))
+total = torch.full((1000,), float(comm.rank + 1), device=device)
+comm.wait(comm.start_sum(total, "total"))
+assert float(total[0]) == comm.size * (comm.size + 1) / 2, total[0]
+print("FAR", far, flush=True)
+comm.close()
+"""
+
+
+def test_horovod_sums_buckets_by_nccl(tmp_path: Path) -> None:
+    """On as many workers as there are GPUs: NCCL takes one process per GPU."""
+    script = tmp_path / "nccl.py"
+    script.write_text(NCCL)
+    workers = torch.cuda.device_count()
+    output = mpirun(workers, sys.executable, str(script))
+    distances = [float(line.split()[1]) for line in output.splitlines() if line.startswith("FAR")]
+    assert len(distances) == workers
+    assert max(distances) < 1e-10
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_demo_learns_on_the_gpu(tmp_path: Path, precision: str) -> None:
+    demo.write(tmp_path / "digits")
+    options = [f"--data.dir={tmp_path}/digits", f"--run.dir={tmp_path}", "--run.name=demo", f"--precision={precision}"]
+    mpirun(torch.cuda.device_count(), HVDTRAIN, "train", "--config=demo", *options)
+    records = [json.loads(line) for line in (tmp_path / "demo" / "events.jsonl").read_text().splitlines()]
+    assert [r["images"] for r in records if r["event"] == "evaluate"] == [364] * 12
+    assert next(r["top1"] for r in reversed(records) if r["event"] == "evaluate") >= 0.97
+    environment = json.loads((tmp_path / "demo" / "environment.json").read_text())
+    assert all(worker["device"].startswith("cuda") for worker in environment["workers"])
+
+
+def mpirun(workers: int, *command: str) -> str:
+    path = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert path
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    done = subprocess.run(
+        [path, "--bind-to", "none", "-np", str(workers), *command],
+        env={**os.environ, **root},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
