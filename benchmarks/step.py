@@ -235,12 +235,13 @@ def ours(setting: Setting, comm: Any = None, buckets: Any = None) -> Runner:
         schedule=lambda _: 0.01,
         data=Synthetic(),  # type: ignore[arg-type]
         global_batch=kn,
-        total_images=0,
+        images_of_all_epochs=0,
+        max_steps=None,
     )
     record = Record(Metrics(CollectorRegistry(), {"run": "benchmark"}), None, None, 10**9)
 
     def run(steps: int) -> None:
-        parts.total_images += steps * kn
+        parts.images_of_all_epochs += steps * kn
         train(parts, comm, record, Cadence(report_steps=20, evaluate_epochs=1, save_epochs=1), None)
 
     return run

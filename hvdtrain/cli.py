@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except Exception as error:
-        logger.debug("", exc_info=True)
+        logger.debug("%s", error, exc_info=True)
         where = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} (at {where.filename}:{where.lineno})"
         return _fail(message, 1, topology, error)

@@ -6,6 +6,8 @@ events.jsonl holds one JSON object a line. Every record has
     event      one of the names below
     step       optimiser steps done so far
 
+(a loss that is not finite is null)
+
 and by event:
 
     start      world_size, global_batch_size, images_per_epoch, total_images, images_seen
@@ -18,6 +20,7 @@ and by event:
 
 import json
 import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -32,7 +35,7 @@ def configure(rank: int, *, log_dir: Path | None = None) -> None:
     Called once by the process that owns the run, never at import.
     """
     line = f"%(asctime)s rank {rank} %(levelname)s %(message)s"
-    on_screen = logging.StreamHandler(sys.stderr)
+    on_screen = _Screen()
     on_screen.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     on_screen.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     handlers: list[logging.Handler] = [on_screen]
@@ -50,6 +53,13 @@ def configure(rank: int, *, log_dir: Path | None = None) -> None:
     logger.propagate = False
 
 
+class _Screen(logging.Handler):
+    """Writes to whatever sys.stderr is at the time: a live display puts itself there to keep lines above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 class EventLog:
     """Appends records to events.jsonl, each line written whole and at once."""
 
@@ -59,10 +69,15 @@ class EventLog:
 
     def write(self, event: str, *, step: int, **fields: Any) -> None:
         record = {"time": time.time(), "event": event, "step": step, **fields}
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps({key: _json_value(value) for key, value in record.items()}) + "\n")
 
     def close(self) -> None:
         self._file.close()
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def pretty_json(value: Any) -> str:

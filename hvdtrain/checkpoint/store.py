@@ -67,8 +67,9 @@ def read(path: Path) -> tuple[Manifest, bytes]:
         data = (path / "tensors.pt").read_bytes()
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no checkpoint: {error}") from None
-    if fields.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} has schema {fields.get('schema')}: expected {SCHEMA}")
+    schema = fields.get("schema") if isinstance(fields, dict) else None
+    if schema != SCHEMA:
+        raise CheckpointError(f"{path} has schema {schema}: expected {SCHEMA}")
     try:
         manifest = Manifest(**fields)
     except TypeError as error:

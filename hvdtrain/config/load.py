@@ -50,8 +50,8 @@ def from_options(source: CliSettingsSource[Config], options: argparse.Namespace)
     try:
         return _validate(values, _cli_settings_source=source(parsed_args=argparse.Namespace(**given)))
     except SettingsError:
-        wrong = "; ".join(f"{key} = {value}" for key, value in given.items() if not _is_scalar_or_list(value))
-        raise ConfigError(f"{wrong}: expected a list such as [0.08,1]", remedy="hvdtrain train --help") from None
+        wrong = "; ".join(f"{key} = {text}" for key, value in given.items() if (text := _not_json(key, value)))
+        raise ConfigError(f"{wrong}: expected a list such as [0.08,1]", remedy=_HELP) from None
 
 
 def from_file(path: Path) -> Config:
@@ -69,7 +69,7 @@ def read_yaml(name: str) -> dict[str, Any]:
     preset = resources.files("hvdtrain.config") / "presets" / f"{name}.yaml"
     try:
         text = preset.read_text() if name in presets() else Path(name).read_text()
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
     except OSError as error:
         raise ConfigError(f"--config {name}: {error.strerror}; presets are {', '.join(presets())}") from None
     except UnicodeDecodeError as error:
@@ -85,15 +85,30 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+_HELP = "hvdtrain train --help"
 _FIELDS = frozenset(Config.model_fields)
+_SECTIONS = frozenset(name for name, field in Config.model_fields.items() if isinstance(field.default, BaseModel))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, with a key that stands twice in a mapping refused instead of the last one taken."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _validate(values: dict[str, Any], **sources: Any) -> Config:
+    for key in values:
+        if key not in _FIELDS:
+            raise ConfigError(f"unknown setting {key}{_nearest(str(key), list(_keys(Config)))}", remedy=_HELP)
     try:
         return Config(**sources, **values)
     except ValidationError as invalid:
         lines = [_explain(error) for error in invalid.errors(include_url=False)]
-        raise ConfigError("\n".join(lines), remedy="hvdtrain train --help") from None
+        raise ConfigError("\n".join(lines), remedy=_HELP) from None
 
 
 def _explain(error: Any) -> str:
@@ -117,14 +132,16 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _is_scalar_or_list(value: Any) -> bool:
-    if not isinstance(value, str) or not set(value) & set(",[{"):
-        return True
+def _not_json(key: str, value: Any) -> str | None:
+    """The text of an option that must be JSON, being a list or a whole section, and is not."""
+    text = ",".join(value) if isinstance(value, list) else value
+    if not isinstance(text, str) or not (set(text) & set(",[{") or key in _SECTIONS):
+        return None
     try:
-        json.loads(value)
+        json.loads(text)
     except json.JSONDecodeError:
-        return False
-    return True
+        return text
+    return None
 
 
 def _nearest(given: str, valid: list[str]) -> str:

@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -132,7 +132,7 @@ class Config(BaseSettings):
     """Passes over the training images; may be a fraction."""
     max_steps: Count | None = None
     """Stop after this many optimiser steps if the epochs are not over before."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     """Seed of the initial weights, the order of images, and every crop and flip."""
     precision: Precision = "float32"
     """Arithmetic of the step: bf16 is autocast over float32 weights; float64 is for tests of equality."""

@@ -58,6 +58,6 @@ def evaluation_windows(*, heights: NDArray[np.int32], widths: NDArray[np.int32],
 
 def _largest_centred(heights: NDArray[np.int32], widths: NDArray[np.int32], aspect: tuple[float, float]) -> Windows:
     shape = widths / heights
-    width = np.where(shape > aspect[1], np.rint(heights * aspect[1]), widths)
-    height = np.where(shape < aspect[0], np.rint(widths / aspect[0]), heights)
+    width = np.maximum(np.where(shape > aspect[1], np.rint(heights * aspect[1]), widths), 1)
+    height = np.maximum(np.where(shape < aspect[0], np.rint(widths / aspect[0]), heights), 1)
     return np.stack([(heights - height) // 2, (widths - width) // 2, height, width], axis=1).astype(np.float32)

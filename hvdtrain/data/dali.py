@@ -3,6 +3,7 @@
 DALI decides nothing: which file, which window and whether it is mirrored are its inputs.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,12 @@ class Decoder:
         Raises:
             DataError: a file is missing, or no image that can be decoded. The decoder is of no more use then.
         """
-        self._requests = iter(requests)
+        for _ in self._run_until_empty(iter(())):
+            pass  # what an earlier decode had asked for and nobody took
+        yield from self._run_until_empty(iter(requests))
+
+    def _run_until_empty(self, requests: Iterator[Request]) -> Iterator[torch.Tensor]:
+        self._requests = requests
         self._pipeline.reset()
         while True:
             try:
@@ -94,7 +100,7 @@ class Decoder:
     def _next_inputs(self) -> tuple[list[NDArray[np.uint8]], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         request = next(self._requests)
         self._in_work.append(request)
-        paths = [np.frombuffer(path.encode(), np.uint8) for path in request.paths]
+        paths = [np.frombuffer(os.fsencode(path), np.uint8) for path in request.paths]
         windows = request.windows.astype(np.int32)
         return paths, windows[:, :2].copy(), windows[:, 2:].copy(), request.flips.astype(np.int32)
 

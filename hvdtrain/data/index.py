@@ -34,22 +34,23 @@ def build(root: Path, *, threads: int) -> Index:
     """
     if not root.is_dir():
         raise DataError(f"no folder {root}: expected {root}/<class>/*.JPEG", remedy="set data.dir")
-    classes = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        files = sorted(entry.name for entry in (root / name).iterdir() if entry.suffix.lower() in SUFFIXES)
-        paths += [f"{name}/{file}" for file in files]
-        labels += [label] * len(files)
+    try:
+        classes = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))
+        files = [sorted(e.name for e in (root / name).iterdir() if e.suffix.lower() in SUFFIXES) for name in classes]
+    except OSError as error:
+        raise DataError(f"cannot read the folders of {root}: {error}") from None
+    paths = [f"{name}/{file}" for name, inside in zip(classes, files, strict=True) for file in inside]
+    labels = np.repeat(np.arange(len(classes)), [len(inside) for inside in files])
     if not paths:
         raise DataError(f"no images in {root}: expected {root}/<class>/*.JPEG", remedy="set data.dir")
     with ThreadPoolExecutor(max_workers=max(threads, 1)) as pool:
         sizes = np.array(list(pool.map(_size, (root / path for path in paths))), np.int32)
-    return Index(root, classes, tuple(paths), np.array(labels, np.int64), sizes[:, 0], sizes[:, 1])
+    return Index(root, classes, tuple(paths), labels.astype(np.int64), sizes[:, 0], sizes[:, 1])
 
 
 def _size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no image that can be read: {error}") from None

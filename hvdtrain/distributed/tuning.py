@@ -23,9 +23,9 @@ def tune(
 ) -> Tuning:
     """Pure: the user's environment and the configuration -> what to set. A value that the user set wins.
 
-    With `buckets`, HOROVOD_FUSION_THRESHOLD (bytes) is the bucket size and Horovod's own fusion is off: it groups
-    tensors by the moment at which they are ready, so the order of summation, and with it the last bits, would change
-    from run to run.
+    With `buckets`, HOROVOD_FUSION_THRESHOLD (bytes, 0: no fusion) is the bucket size, and Horovod's own fusion off: it
+    groups tensors by the moment at which they are ready, so the order of summation, and with it the last bits, would
+    change from run to run.
     """
     wanted: dict[str, str] = {}
     if ring:
@@ -40,8 +40,8 @@ def tune(
     if buckets:
         threshold = environment.get("HOROVOD_FUSION_THRESHOLD")
         if threshold is not None:
-            if not threshold.isdigit() or int(threshold) == 0:
-                raise ConfigError(f"HOROVOD_FUSION_THRESHOLD = {threshold}: expected a number of bytes above 0")
+            if not threshold.isdigit():
+                raise ConfigError(f"HOROVOD_FUSION_THRESHOLD = {threshold}: expected a number of bytes")
             bucket_bytes = int(threshold)
             kept["HOROVOD_FUSION_THRESHOLD"] = threshold
         changes["HOROVOD_FUSION_THRESHOLD"] = "0"

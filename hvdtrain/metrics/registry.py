@@ -24,6 +24,6 @@ class Metrics:
         self.last_step = Gauge(
             "hvdtrain_last_step_timestamp_seconds", "When the last step ended, seconds since 1970", registry=registry
         )
-        self.top1.set(float("nan"))  # not measured yet, which is not 0
-        self.loss.set(float("nan"))
+        for not_measured_yet in (self.top1, self.loss, self.last_step):
+            not_measured_yet.set(float("nan"))
         Info("hvdtrain_run", "What run this is; join on it", registry=registry).info(dict(run_info))

@@ -9,12 +9,18 @@ from hvdtrain.files import write_whole
 
 
 def advertised_host(address: str) -> str:
-    """The name under which others reach a server bound to `address`: this host's for a wildcard, else the address."""
+    """The name under which others reach a server bound to `address`: this host's for a wildcard, else the address.
+
+    >>> advertised_host("127.0.0.1"), advertised_host("::1")
+    ('127.0.0.1', '[::1]')
+    """
     try:
-        wildcard = ipaddress.ip_address(address).is_unspecified
+        number = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return socket.getfqdn() if wildcard else address
+    if number.is_unspecified:
+        return socket.getfqdn()
+    return f"[{address}]" if number.version == 6 else address
 
 
 def write(path: Path, run: str, endpoints: list[str]) -> None:

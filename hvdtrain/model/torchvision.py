@@ -1,10 +1,12 @@
 """torchvision, importable beside a torch without CUDA.
 
-torchvision's wheels are built for CUDA. Beside a CPU build of torch their compiled operators cannot load, and then the
-import ends in "operator torchvision::nms does not exist". Declaring the schemas that its Python code refers to lets the
-rest, of which we use the networks, import and work.
+torchvision's usual wheels are built for CUDA. Beside a CPU build of torch their compiled operators cannot load, and then
+the import ends in "operator torchvision::nms does not exist". Declaring the schemas that its Python code refers to lets
+the rest, of which we use the networks, import and work.
 """
 
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -17,7 +19,7 @@ _declared: list[torch.library.Library] = []  # a library's schemas live as long 
 
 
 def load() -> ModuleType:
-    if torch.version.cuda is None and not _declared:
+    if torch.version.cuda is None and _built_for_cuda() and not _declared:
         library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
             library.define(schema)
@@ -26,3 +28,11 @@ def load() -> ModuleType:
 
     module: ModuleType = torchvision
     return module
+
+
+def _built_for_cuda() -> bool:
+    """Told from its version, such as 0.28.0+cu130: importing it to ask is what does not work yet."""
+    spec = find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return False
+    return "+cu" in Path(spec.origin).with_name("version.py").read_text()

@@ -46,11 +46,24 @@ class Parts:
     schedule: Schedule
     data: "Data"
     global_batch: int  # kn, images
-    total_images: int  # after which training is over
+    images_of_all_epochs: int
+    max_steps: int | None
 
     @property
     def epoch(self) -> float:
         return self.state.images_seen / len(self.data.train)
+
+    @property
+    def over(self) -> bool:
+        return self.state.images_seen >= self.images_of_all_epochs or self.state.step == self.max_steps
+
+    @property
+    def total_images(self) -> int:
+        """How many will have been seen when training is over."""
+        if self.max_steps is None:
+            return self.images_of_all_epochs
+        left = (self.max_steps - self.state.step) * self.global_batch
+        return min(self.images_of_all_epochs, self.state.images_seen + left)
 
 
 def build(config: Config, comm: Comm, machine: Machine) -> Parts:
@@ -77,9 +90,6 @@ def build(config: Config, comm: Comm, machine: Machine) -> Parts:
         import horovod.torch as hvd
 
         optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters(), op=hvd.Sum)
-    total = math.ceil(config.epochs * len(data.train))
-    if config.max_steps is not None:
-        total = min(total, config.max_steps * global_batch)
     return Parts(
         state=TrainState(model, optimizer),
         buckets=buckets,
@@ -87,7 +97,8 @@ def build(config: Config, comm: Comm, machine: Machine) -> Parts:
         schedule=schedule,
         data=data,
         global_batch=global_batch,
-        total_images=total,
+        images_of_all_epochs=math.ceil(config.epochs * len(data.train)),
+        max_steps=config.max_steps,
     )
 
 

@@ -43,7 +43,7 @@ def train(
     gc.collect()
     gc.freeze()  # what start-up left will not become garbage: no collection need look at it
     gc.disable()
-    while state.images_seen < parts.total_images:
+    while not parts.over:
         step_began, epoch_before = time.perf_counter(), parts.epoch
         batch = next(batches)
         input_wait = time.perf_counter() - step_began
@@ -52,18 +52,17 @@ def train(
             state, batch, lr=lr, global_batch=parts.global_batch, arithmetic=parts.arithmetic, buckets=parts.buckets
         )
         state.images_seen, state.step = batch.images_seen, state.step + 1
-        over = state.images_seen >= parts.total_images
         images = len(batch.labels)
         meters.add(loss, images, input_wait)
         record.step(state, images=images, lr=lr, input_wait=input_wait, seconds=time.perf_counter() - step_began)
-        if state.step % cadence.report_steps == 0 or over:
+        if state.step % cadence.report_steps == 0 or parts.over:
             record.report(state, meters.report(comm), lr=lr)
         if state.step % COLLECT_GARBAGE_EVERY == 0:
             gc.collect()
         aside = time.perf_counter()
-        if save and (over or crossed(epoch_before, parts.epoch, cadence.save_epochs)):
+        if save and (parts.over or crossed(epoch_before, parts.epoch, cadence.save_epochs)):
             record.saved(state, save(state), time.perf_counter() - aside)
-        if not over and crossed(epoch_before, parts.epoch, cadence.evaluate_epochs):
+        if not parts.over and crossed(epoch_before, parts.epoch, cadence.evaluate_epochs):
             evaluate_and_record(parts, comm, record)
         meters.leave_out(time.perf_counter() - aside)
         apart += time.perf_counter() - aside

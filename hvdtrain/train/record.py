@@ -105,3 +105,4 @@ class Record:
                 seconds=seconds,
                 images_per_second=images_per_second,
             )
+            self.events.close()

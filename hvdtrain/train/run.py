@@ -63,6 +63,7 @@ def run(config: Config, topology: Topology) -> None:
     endpoints = [worker["metrics"] for worker in environment["workers"]]
     record = Record(metrics, None, None, len(parts.data.train))
     if first:
+        write_whole(folder / "config.yaml", to_yaml(config))
         targets.write(folder / "targets.json", config.run_name, endpoints)
         write_whole(folder / "environment.json", pretty_json(environment))
         record.events = EventLog(folder / "events.jsonl")
@@ -104,7 +105,6 @@ def _claim(folder: Path, config: Config) -> None:
     if config.resume == "never" and (folder / "events.jsonl").exists():
         raise ConfigError(f"{folder} holds a run already", remedy="--resume auto to go on, or another --run.name")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", to_yaml(config))
 
 
 def _resume(config: Config, state: TrainState, comm: Comm) -> None:

@@ -1,0 +1,51 @@
+# Every target makes its own environment, in .venv; the first time that takes some minutes, for Horovod is built.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# No target needs an activated shell: hvdtrain, mpirun and the tools are those of .venv first.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# Open MPI refuses to run as root, which in a container everybody is.
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## train on the embedded digits with two workers on this machine
+	hvdtrain data demo runs/digits
+	mpirun -np 2 --bind-to none --oversubscribe hvdtrain train --config demo --data.dir runs/digits --run.name demo
+
+.PHONY: test
+test: setup lint ## all checks and all tests: what CI runs
+	python -m pytest
+
+.PHONY: lint
+lint: setup ## formatting, types and shell scripts
+	python -m ruff check
+	python -m ruff format --check
+	python -m mypy
+	shellcheck docker/*.sh
+
+.PHONY: doctor
+doctor: setup ## would a run work on this machine, and if not, why
+	hvdtrain doctor
+
+.PHONY: setup
+setup: ## the environment alone: PYTHON=... and HVDTRAIN_*: see docker/setup.sh --help
+	@docker/setup.sh
+
+.PHONY: wheelhouse
+wheelhouse: setup ## DIR=folder: all wheels for a machine without a network
+	@docker/wheelhouse.sh "$(DIR)"
+
+.PHONY: clean
+clean: ## remove what was made here, but no runs
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

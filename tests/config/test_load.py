@@ -1,0 +1,173 @@
+"""Presets, files and options -> one configuration, or an error that says what to type instead."""
+
+from pathlib import Path
+
+import pytest
+
+from hvdtrain.config.load import Parser, add_options, from_file, from_options, presets, to_yaml
+from hvdtrain.config.schema import Config
+from hvdtrain.errors import ConfigError
+
+
+def load(*arguments: str) -> Config:
+    parser = Parser(prog="hvdtrain train")
+    source = add_options(parser)
+    return from_options(source, parser.parse_args(arguments))
+
+
+def yaml(folder: Path, text: str) -> str:
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load(*arguments)
+    return str(error.value)
+
+
+def test_without_arguments_the_defaults_hold() -> None:
+    assert load() == Config()
+
+
+def test_options_override_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
+    file = yaml(tmp_path, "data: {batch_size: 8, flip: 0.25}\nseed: 3\noptim: {base_lr: 0.2}\n")
+    config = load("--config", file, "--data.batch_size", "16", "--optim.momentum", "0.5")
+    assert (config.data.batch_size, config.data.flip, config.data.image_size) == (16, 0.25, 224)
+    assert (config.optim.momentum, config.optim.base_lr, config.optim.weight_decay) == (0.5, 0.2, 1e-4)
+    assert config.seed == 3
+
+
+def test_an_option_equal_to_the_default_overrides_the_file(tmp_path: Path) -> None:
+    file = yaml(tmp_path, "seed: 3\nmax_steps: 5\n")
+    assert load("--config", file, "--seed=0").seed == 0
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", ".001", "0.001"])
+def test_a_small_number_is_a_number_however_it_is_written(text: str, tmp_path: Path) -> None:
+    assert load("--optim.weight_decay", text).optim.weight_decay == 0.001
+    assert load("--config", yaml(tmp_path, f"optim: {{weight_decay: {text}}}")).optim.weight_decay == 0.001
+
+
+@pytest.mark.parametrize("text", ["[0.25,0.5]", "0.25,0.5", "[0.25, 0.5]"])
+def test_a_list_may_be_written_with_brackets_or_without(text: str) -> None:
+    assert load("--data.crop_area", text).data.crop_area == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(("text", "meant"), [("[]", ()), ("[30]", (30,)), ("30", (30,)), ("1,2.5", (1, 2.5))])
+def test_a_list_of_any_length(text: str, meant: tuple[float, ...]) -> None:
+    assert load("--optim.decay_epochs", text).optim.decay_epochs == meant
+
+
+@pytest.mark.parametrize(("text", "meant"), [("true", True), ("false", False), ("True", True), ("0", False)])
+def test_a_switch(text: str, meant: bool, tmp_path: Path) -> None:
+    assert load("--distributed.ring", text).distributed.ring is meant
+    assert load("--config", yaml(tmp_path, f"distributed: {{ring: {text}}}")).distributed.ring is meant
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {base_rl: 1}", "unknown setting optim.base_rl; the nearest is optim.base_lr"),
+        ("epoch: 1", "unknown setting epoch; the nearest is epochs"),
+        ("batch_size: 1", "unknown setting batch_size; the nearest is data.batch_size"),
+        ("zzzzzz: 1", "unknown setting zzzzzz →"),
+        ("data: {batch_size: lots}", "data.batch_size = lots: expected a valid integer"),
+        ("data: {batch_size: 0}", "data.batch_size = 0: expected greater than or equal to 1"),
+        ("model: {name: vgg16}", "model.name = vgg16: expected 'resnet18', "),
+        ("data: 3", "data = 3: expected a valid dictionary"),
+        ("data: {crop_area: [1]}", "data.crop_area.1"),
+        ("epochs: 5", "optim.warmup_epochs = 5.0: expected less than epochs = 5"),
+        ("- 1\n- 2", "expected a mapping of settings, got a list"),
+        ("hello", "expected a mapping of settings, got a str"),
+        ("a: [1", "not YAML"),
+        ("a: b: c", "not YAML"),
+        ("!!python/object/apply:os.system [id]", "not YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_the_place_is_named(text: str, message: str, tmp_path: Path) -> None:
+    assert message in refused("--config", yaml(tmp_path, text))
+
+
+def test_every_mistake_has_its_line() -> None:
+    message = refused("--data.batch_size", "x", "--seed", "-1", "--optim.base_lr", "0")
+    assert [line.split(" = ")[0] for line in message.splitlines()] == ["seed", "data.batch_size", "optim.base_lr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.batchsize", "3"], "unknown option --data.batchsize; the nearest is --data.batch_size"),
+        (["--epocs=3"], "unknown option --epocs=3; the nearest is --epochs"),
+        (["--data.batch_size"], "argument --data.batch_size: expected one argument"),
+        (["--data.batch", "3"], "unknown option --data.batch; the nearest is --data.batch_size"),
+        (["--data.batch_size", "1.5"], "data.batch_size = 1.5: expected a valid integer"),
+        (["--data.crop_area", "0.1,x"], "data.crop_area.1 = x: expected a valid number"),
+        (["--precision", "fp8"], "fp8"),
+    ],
+)
+def test_a_wrong_option_is_refused_and_named(arguments: list[str], message: str) -> None:
+    assert message in refused(*arguments)
+
+
+def test_a_list_that_does_not_end_is_named() -> None:
+    assert "data.crop_area = [0.1,1: expected a list such as" in refused("--data.crop_area", "[0.1,1")
+
+
+def test_a_file_that_is_not_there_is_refused_with_the_presets(tmp_path: Path) -> None:
+    message = refused("--config", str(tmp_path / "no.yaml"))
+    assert f"--config {tmp_path / 'no.yaml'}: No such file" in message
+    assert "demo" in message
+
+
+def test_a_folder_or_a_picture_is_no_configuration(tmp_path: Path) -> None:
+    assert "Is a directory" in refused("--config", str(tmp_path))
+    (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\xff\xfe")
+    assert "not text" in refused("--config", str(tmp_path / "picture.yaml"))
+
+
+def test_a_setting_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    assert "twice" in refused("--config", yaml(tmp_path, "seed: 1\nseed: 2\n"))
+
+
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    assert "unknown setting 1" in refused("--config", yaml(tmp_path, "1: 2\n"))
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert load("--config", yaml(tmp_path, "# nothing\n")) == Config()
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_is_whole(preset: str) -> None:
+    assert load("--config", preset) != Config()
+
+
+def test_the_demo_is_small() -> None:
+    demo = load("--config", "demo")
+    assert (demo.model.name, demo.data.image_size, demo.data.flip, demo.epochs) == ("resnet8", 32, 0, 12)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--config", "demo"],
+        ["--optim.weight_decay", "1e-5", "--max_steps", "3", "--optim.decay_epochs", "[]", "--run.name", "007"],
+        ["--data.dir", "/a b/ü", "--precision", "float64", "--resume", "auto", "--run.name", "no"],
+    ],
+)
+def test_a_configuration_written_to_a_file_and_read_again_is_equal(arguments: list[str], tmp_path: Path) -> None:
+    config = load(*arguments)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert from_file(path) == config
+    assert from_file(path).digest() == config.digest()
+    assert load("--config", str(path)) == config
+
+
+def test_a_variable_of_the_environment_does_not_get_in_through_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEED", "17")
+    monkeypatch.setenv("epochs", "17")
+    assert load() == Config()

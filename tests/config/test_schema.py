@@ -1,0 +1,201 @@
+"""The schema: its defaults, what it refuses, and what its digest stands for."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from hvdtrain.config.schema import Config
+
+
+def settings(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting that is no section, with its dotted name."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from settings(annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+SETTINGS = dict(settings())
+
+
+def config(key: str, value: Any) -> Config:
+    """The default configuration but for one dotted key."""
+    *section, name = key.split(".")
+    return Config(**{section[0]: {name: value}}) if section else Config(**{name: value})
+
+
+def value(of: Config, key: str) -> Any:
+    found: Any = of
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def test_the_defaults_are_the_papers_recipe_for_resnet_50() -> None:
+    config = Config()
+    optim = config.optim
+    assert (config.model.name, config.epochs, config.data.image_size, config.data.batch_size) == (
+        "resnet50",
+        90,
+        224,
+        32,
+    )
+    assert (optim.base_lr, optim.reference_batch, optim.warmup_epochs) == (0.1, 256, 5)
+    assert (optim.decay_epochs, optim.decay_factor) == ((30, 60, 80), 0.1)
+    assert (optim.momentum, optim.weight_decay) == (0.9, 1e-4)
+    assert config.data.crop_area == (0.08, 1)
+    assert config.data.crop_aspect == (3 / 4, 4 / 3)
+    assert config.run_dir == Path("runs") / f"resnet50-{config.digest()}"
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_every_setting_has_a_default_that_is_valid_itself(key: str) -> None:
+    assert not SETTINGS[key].is_required()
+    default = value(Config(), key)
+    if key == "data.image_size":
+        assert default == 224
+    assert value(config(key, default), key) == default
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_every_setting_says_what_it_is(key: str) -> None:
+    text = SETTINGS[key].description or ""
+    assert len(text) > 10
+    assert text.endswith(".")
+
+
+OUT_OF_RANGE = [
+    *(("epochs", 0), ("epochs", -1), ("epochs", math.inf), ("epochs", math.nan), ("max_steps", 0), ("seed", -1)),
+    *(("run.report_every", 0), ("run.console_seconds", -1)),
+    *(("data.batch_size", 0), ("data.image_size", 15), ("data.image_size", 1025), ("data.eval_resize", 0.99)),
+    *(("data.crop_area", (0, 1)), ("data.crop_area", (0.5, 1.1)), ("data.crop_aspect", (0, 1)), ("data.flip", 1.01)),
+    *(("data.std", (0, 1, 1)), ("data.threads", -1), ("data.prefetch", 0), ("data.mean", (0.5, 0.5))),
+    *(("optim.base_lr", 0), ("optim.reference_batch", 0), ("optim.warmup_epochs", -1), ("optim.decay_epochs", (0,))),
+    *(("optim.decay_factor", 0), ("optim.decay_factor", 1.1), ("optim.momentum", -0.1), ("optim.momentum", 1.1)),
+    *(("optim.weight_decay", -1e-9), ("distributed.bucket_mib", 0)),
+    *(("metrics.port", 1023), ("metrics.port", 65001), ("checkpoint.every_epochs", 0)),
+    *(("evaluation.every_epochs", 0), ("evaluation.batch_size", 0)),
+]
+
+
+@pytest.mark.parametrize(("key", "wrong"), OUT_OF_RANGE)
+def test_a_value_out_of_range_is_refused_under_its_own_name(key: str, wrong: Any) -> None:
+    with pytest.raises(ValidationError) as refused:
+        config(key, wrong)
+    assert {".".join(map(str, error["loc"]))[: len(key)] for error in refused.value.errors()} == {key}
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        *(("epochs", "many"), ("data.batch_size", 1.5), ("data.crop_area", 0.5), ("model.name", "vgg16")),
+        *(("precision", "fp8"), ("model.channels_last", "perhaps"), ("distributed.reducer", "ps"), ("run.dir", 3)),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(key: str, wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        config(key, wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 5}, "optim.warmup_epochs = 5.0: expected less than epochs = 5"),
+        ({"optim": {"decay_epochs": (60, 30)}}, "optim.decay_epochs = (60.0, 30.0): expected rising epochs"),
+        ({"optim": {"decay_epochs": (30, 30)}}, "optim.decay_epochs = (30.0, 30.0): expected rising epochs"),
+        ({"data": {"crop_area": (0.9, 0.8)}}, "data.crop_area = (0.9, 0.8): expected smallest first"),
+        ({"data": {"crop_aspect": (2, 1)}}, "data.crop_aspect = (2.0, 1.0): expected smallest first"),
+        ({"model": {"name": "resnet8"}}, "data.image_size = 224: expected at most 64 with model.name = resnet8"),
+        ({"data": {"image_size": 31}}, "data.image_size = 31: expected at least 32 with model.name = resnet50"),
+        ({"distributed": {"reducer": "horovod"}}, "model.channels_last = True: expected false with"),
+        ({"run": {"name": "a/b"}}, "run.name = a/b: expected the name of one folder"),
+        ({"run": {"name": ".."}}, "run.name = ..: expected the name of one folder"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Config(**given)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 5, "optim": {"warmup_epochs": 0}},
+        {"epochs": 0.001, "optim": {"warmup_epochs": 0, "decay_epochs": ()}},
+        {"model": {"name": "resnet8"}, "data": {"image_size": 64}},
+        {"model": {"name": "resnet20"}, "data": {"image_size": 16}},
+        {"data": {"image_size": 32}},
+        {"distributed": {"reducer": "horovod"}, "model": {"channels_last": False}},
+        {"data": {"crop_area": (1, 1), "crop_aspect": (1, 1), "flip": 1, "eval_resize": 1}},
+    ],
+)
+def test_settings_at_the_edge_of_the_possible_are_accepted(given: dict[str, Any]) -> None:
+    Config(**given)
+
+
+def test_a_configuration_does_not_change() -> None:
+    config = Config()
+    for change in ("config.epochs = 1", "config.data.batch_size = 1", "config.optim = config.optim"):
+        with pytest.raises(ValidationError, match="frozen"):
+            exec(change, {"config": config})
+
+
+NOT_IN_THE_DIGEST = {"resume": "auto", "run.dir": "/elsewhere", "run.name": "x", "run.report_every": 7}
+NOT_IN_THE_DIGEST |= {"run.console_seconds": 0, "metrics.address": "0.0.0.0", "metrics.port": 5000}
+OTHER = {"epochs": 91, "max_steps": 3, "seed": 1, "precision": "bf16", "model.name": "resnet18", "model.norm": "none"}
+OTHER |= {"data.device": "cpu", "data.image_size": 128, "data.eval_resize": 2, "data.threads": 1, "data.dir": "/d"}
+OTHER |= {"optim.decay_epochs": (30, 60), "optim.decay_factor": 0.2, "optim.momentum": 0.8, "data.flip": 0.25}
+OTHER |= {"data.crop_area": (0.1, 1), "data.crop_aspect": (1, 1), "data.mean": (0, 0, 0), "data.std": (1, 1, 1)}
+
+
+def other(key: str) -> Any:
+    """A valid value that is not the default."""
+    default = value(Config(), key)
+    if key == "distributed.reducer":
+        return None
+    if isinstance(default, bool):
+        return not default
+    return {**NOT_IN_THE_DIGEST, **OTHER}.get(key, default + 1 if isinstance(default, int | float) else None)
+
+
+@pytest.mark.parametrize("key", [key for key in SETTINGS if key != "distributed.reducer"])
+def test_the_digest_changes_with_all_that_decides_the_numbers_and_nothing_else(key: str) -> None:
+    changed = config(key, other(key))
+    assert value(changed, key) != value(Config(), key)
+    assert (changed.digest() == Config().digest()) == (key in NOT_IN_THE_DIGEST)
+
+
+def test_the_digest_knows_who_reduces() -> None:
+    contiguous = {"model": {"channels_last": False}}
+    horovod = Config(**contiguous, distributed={"reducer": "horovod"})
+    assert horovod.digest() != Config(**contiguous).digest()
+
+
+def test_the_digest_is_the_same_for_ever() -> None:
+    assert len(Config().digest()) == 8
+    assert Config(epochs=12).digest() == Config(epochs=12.0).digest() != Config().digest()
+    assert Config(data={"dir": Path("/x")}).digest() == Config(data={"dir": "/x"}).digest()
+
+
+def test_a_run_has_its_name_from_the_user_or_from_its_configuration() -> None:
+    assert Config(run={"name": "mine", "dir": "/runs"}).run_dir == Path("/runs/mine")
+    assert Config(seed=1).run_name != Config(seed=2).run_name
+
+
+@pytest.mark.parametrize("name", ["EPOCHS", "epochs", "SEED", "DATA__BATCH_SIZE", "HVDTRAIN_SEED", "RESUME"])
+def test_a_variable_of_the_environment_is_no_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "17")
+    assert Config() == Config.model_construct(**dict(Config()))
+    assert 17 not in (Config().epochs, Config().seed, Config().data.batch_size)
+
+
+def test_literal_settings_list_their_values_in_the_schema() -> None:
+    assert "resnet50" in get_args(SETTINGS["model.name"].annotation)

@@ -1,0 +1,36 @@
+"""In CI nothing may be left out in silence: only a test that needs a GPU may be skipped there, and it is counted."""
+
+import os
+from collections.abc import Generator
+
+import pytest
+from hypothesis import settings
+
+IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+# A busy machine is slow at times, which is no failure; and what CI tries is the same each time.
+settings.register_profile("here", deadline=None, derandomize=IN_CI)
+settings.load_profile("here")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in [item for item in items if item.get_closest_marker("gpu")]:
+        import torch
+
+        if not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    expected_failure = hasattr(report, "wasxfail")
+    if IN_CI and report.skipped and not expected_failure and not item.get_closest_marker("gpu"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which fails in CI: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    without_gpu = [report for report in terminalreporter.getreports("skipped") if "gpu" in report.keywords]
+    terminalreporter.write_line(f"{len(without_gpu)} tests left out for want of a GPU")

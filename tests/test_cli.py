@@ -1,0 +1,142 @@
+"""The command line: exit codes, one-line errors on stderr, and who speaks under a launcher."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hvdtrain import __version__
+from hvdtrain.cli import main
+from hvdtrain.config.load import from_file
+from hvdtrain.config.schema import Config
+
+RANKS = {f"OMPI_COMM_WORLD_{name}": value for name, value in (("RANK", "1"), ("SIZE", "2"), ("LOCAL_RANK", "1"))}
+LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "SLURM_", "HOROVOD_")
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(LAUNCHERS)]:
+        monkeypatch.delenv(name)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a usage error prints."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("hvdtrain: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def hvdtrain(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", "import sys; from hvdtrain.cli import main; sys.exit(main())", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+
+
+def test_config_prints_the_whole_configuration_as_yaml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["config"]) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "all.yaml").write_text(text)
+    assert from_file(tmp_path / "all.yaml") == Config()
+    assert list(yaml.safe_load(text)) == list(Config.model_fields)
+
+
+def test_config_resolves_presets_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--config", "demo", "--data.batch_size", "7", "--optim.weight_decay=1e-3"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["model"]["name"] == "resnet8"
+    assert found["data"]["batch_size"] == 7
+    assert found["optim"]["weight_decay"] == 0.001
+
+
+def test_data_demo_writes_the_digits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["data", "demo", str(tmp_path / "digits")]) == 0
+    assert capsys.readouterr().out == f"1433 training and 364 validation images in {tmp_path}/digits\n"
+    assert len(list((tmp_path / "digits" / "val").rglob("*.JPEG"))) == 364
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tran"], "invalid choice: 'tran' (choose from"),
+        ([], "the following arguments are required: VERB"),
+        (["data"], "the following arguments are required: VERB → hvdtrain data --help"),
+        (["data", "demo"], "the following arguments are required: DIR → hvdtrain data demo --help"),
+        (["data", "demo", "a", "b"], "unknown option b → hvdtrain data demo --help"),
+        (["config", "--data.batchsize", "3"], "unknown option --data.batchsize; the nearest is --data.batch_size"),
+        (["train", "--epocs=3"], "unknown option --epocs=3; the nearest is --epochs"),
+        (["train", "--data.batch", "3"], "unknown option --data.batch; the nearest is --data.batch_size"),
+        (["train", "--data.batch_size", "none"], "data.batch_size = none: expected a valid integer"),
+        (["train", "--config", "/no/such.yaml"], "--config /no/such.yaml: No such file or directory; presets are demo"),
+        (["train", "--epochs", "5"], "optim.warmup_epochs = 5.0: expected less than epochs = 5"),
+        (["doctor", "--jsn"], "unknown option --jsn; the nearest is --json"),
+    ],
+)
+def test_a_usage_error_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in fails(capsys, *arguments)
+
+
+def test_a_usage_error_says_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails(capsys, "config", "--zzz").endswith("→ hvdtrain config --help\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["config", "-h"], ["data", "--help"]])
+def test_help_is_on_stdout_and_no_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: hvdtrain")
+    assert err == ""
+
+
+def test_the_help_of_train_has_every_setting_with_its_text_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--optim.weight_decay float L2 penalty on weights" in text
+    assert "--data.batch_size int Images per worker and step: the paper's n. (default: 32)" in text
+    assert "--config FILE" in text
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"hvdtrain {__version__}\n"
+
+
+def test_a_launchers_nonsense_is_a_fault_of_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    assert main(["config"]) == 3
+    assert "expected a rank from 0 to 1" in capsys.readouterr().err
+
+
+def test_a_bug_shows_its_traceback_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "demo", "/proc/nowhere"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("hvdtrain: FileNotFoundError: ")
+
+
+def test_of_many_ranks_the_first_alone_tells_a_usage_error_and_all_leave_with_2() -> None:
+    for rank, lines in (("0", 1), ("1", 0)):
+        ran = hvdtrain("train", "--seed", "-1", **{**RANKS, "OMPI_COMM_WORLD_RANK": rank})
+        assert ran.returncode == 2
+        assert ran.stdout == ""
+        assert len(ran.stderr.splitlines()) == lines
+
+
+def test_of_many_ranks_each_tells_its_own_failure_under_its_number() -> None:
+    ran = hvdtrain("data", "demo", "/proc/nowhere", **RANKS)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("hvdtrain: rank 1: FileNotFoundError: ")

@@ -1,0 +1,91 @@
+"""Text for people by rank, and events for machines."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hvdtrain import log
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    yield
+    for handler in log.logger.handlers[:]:
+        log.logger.removeHandler(handler)
+        handler.close()
+    log.logger.setLevel(logging.NOTSET)
+    log.logger.propagate = True
+
+
+def test_rank_0_speaks_and_the_others_warn_under_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(0)
+    log.logger.info("hello")
+    assert capsys.readouterr() == ("", "hello\n")
+    log.configure(3)
+    log.logger.info("hello")
+    log.logger.warning("careful")
+    assert capsys.readouterr() == ("", "[rank 3] careful\n")
+
+
+def test_every_rank_has_a_file_with_everything(tmp_path: Path) -> None:
+    for rank in (0, 3):
+        log.configure(rank, log_dir=tmp_path / "logs")
+        log.logger.info("hello %d", rank)
+        log.logger.warning("careful")
+    for rank in (0, 3):
+        lines = (tmp_path / "logs" / f"rank-{rank}.log").read_text().splitlines()
+        assert [line.split(f"rank {rank} ")[1] for line in lines] == [f"INFO hello {rank}", "WARNING careful"]
+
+
+def test_a_run_that_goes_on_adds_to_its_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        log.configure(0, log_dir=tmp_path)
+        log.logger.info("hello")
+    assert len((tmp_path / "rank-0.log").read_text().splitlines()) == 2
+
+
+def test_setting_up_twice_says_everything_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(0)
+    log.configure(0)
+    log.logger.info("hello")
+    assert capsys.readouterr().err == "hello\n"
+
+
+def test_an_event_is_a_line_of_json_that_is_there_at_once(tmp_path: Path) -> None:
+    before = time.time()
+    events = log.EventLog(tmp_path / "deep" / "events.jsonl")
+    events.write("report", step=3, loss=0.5, path="ü")
+    (line,) = (tmp_path / "deep" / "events.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert before <= record.pop("time") <= time.time()
+    assert record == {"event": "report", "step": 3, "loss": 0.5, "path": "ü"}
+    events.close()
+
+
+def test_events_are_added_to_those_of_the_run_before(tmp_path: Path) -> None:
+    for step in (1, 2):
+        events = log.EventLog(tmp_path / "events.jsonl")
+        events.write("report", step=step)
+        events.close()
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_loss_that_is_no_number_is_still_json(tmp_path: Path) -> None:
+    events = log.EventLog(tmp_path / "events.jsonl")
+    events.write("report", step=1, loss=float("nan"))
+    events.close()
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    json.loads((tmp_path / "events.jsonl").read_text(), parse_constant=refuse)
+
+
+def test_pretty_json_is_json_and_ends_its_line() -> None:
+    assert json.loads(log.pretty_json({"a": [1]})) == {"a": [1]}
+    assert log.pretty_json({"a": 1}) == '{\n  "a": 1\n}\n'

@@ -1,0 +1,144 @@
+"""A run of one worker from its launch to its summary, stopped and gone on with."""
+
+import io
+import json
+import os
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hvdtrain import log
+from hvdtrain.checkpoint import store
+from hvdtrain.cli import main
+from hvdtrain.data import demo
+
+SMALL = [
+    *("--config", "demo", "--data.batch_size", "24", "--data.image_size", "16", "--epochs", "0.1", "--seed", "3"),
+    *("--optim.warmup_epochs", "0", "--run.report_every", "2", "--run.name", "r", "--checkpoint.every_epochs", "0.05"),
+]
+MIDDLE, TOTAL = 72, 144  # images seen at the two checkpoints: 0.05 and 0.1 of 1,433, rounded up to whole steps
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("digits")
+    demo.write(folder)
+    return folder
+
+
+def train(data: Path, runs: Path, *more: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a run of one worker in this process, which is left as it was."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    for name in [name for name in environment if name.startswith(("OMPI_", "PMIX_", "PMI_", "HOROVOD_", "SLURM_"))]:
+        del os.environ[name]
+    try:
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+            code = main(["train", *SMALL, "--data.dir", str(data), "--run.dir", str(runs), *more])
+    finally:
+        for handler in log.logger.handlers[:]:
+            log.logger.removeHandler(handler)
+            handler.close()
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(threads)
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A whole run's folder, stdout and stderr."""
+    runs = tmp_path_factory.mktemp("runs")
+    code, out, err = train(data, runs)
+    assert code == 0, err
+    return runs / "r", out, err
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path, images_seen: int) -> dict[str, torch.Tensor]:
+    _, data = store.read(folder / "checkpoints" / f"images-{images_seen:012}")
+    model: dict[str, torch.Tensor] = store.tensors(data, torch.device("cpu"))["model"]
+    return model
+
+
+def test_the_summary_says_accuracy_throughput_and_where(finished: tuple[Path, str, str]) -> None:
+    folder, out, err = finished
+    for wanted in ("top-1 ", "of 364 validation images", "images/s on 1 worker", f" {folder}", "/metrics"):
+        assert wanted in out
+    assert "minibatch kn = 1 x 24 = 24 images" in err
+    assert "1433 training and 364 validation images, 10 classes" in err
+
+
+def test_the_folder_has_what_the_design_names(finished: tuple[Path, str, str]) -> None:
+    folder, _, _ = finished
+    assert sorted(p.name for p in folder.iterdir()) == [
+        *("checkpoints", "config.yaml", "environment.json", "events.jsonl", "logs", "targets.json")
+    ]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 3
+    assert [p.name for p in (folder / "logs").iterdir()] == ["rank-0.log"]
+    (group,) = json.loads((folder / "targets.json").read_text())
+    assert group["labels"] == {"run": "r", "rank": "0"}
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["world_size"] == 1
+    assert [worker["metrics"] for worker in environment["workers"]] == group["targets"]
+
+
+def test_the_events_count_images_and_steps(finished: tuple[Path, str, str]) -> None:
+    records = events(finished[0])[:8]
+    assert [r["event"] for r in records] == [
+        *("start", "report", "checkpoint", "report", "report", "checkpoint", "evaluate", "end")
+    ]
+    assert [(r["step"], r["images_seen"]) for r in records if r["event"] == "report"] == [(2, 48), (4, 96), (6, 144)]
+    assert [r["images_seen"] for r in records if r["event"] == "checkpoint"] == [MIDDLE, TOTAL]
+    assert records[0]["total_images"] == TOTAL
+    assert all(r["images_per_second"] > 0 and r["lr"] == 0.1 * 24 / 32 for r in records if r["event"] == "report")
+    assert records[-2]["images"] == 364
+
+
+def test_a_finished_run_is_not_trodden_on(finished: tuple[Path, str, str], data: Path) -> None:
+    folder, _, _ = finished
+    before = (folder / "events.jsonl").read_text()
+    code, _, err = train(data, folder.parent)
+    assert code == 2
+    assert err == f"hvdtrain: {folder} holds a run already → --resume auto to go on, or another --run.name\n"
+    assert (folder / "events.jsonl").read_text() == before
+
+
+def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_never_stopped(
+    finished: tuple[Path, str, str], data: Path
+) -> None:
+    folder, _, _ = finished
+    wanted = weights(folder, TOTAL)
+    first, last = sorted((folder / "checkpoints").iterdir())
+    last.rename(folder / "the end")  # as if it had been killed before
+    code, _, err = train(data, folder.parent, "--resume", "auto")
+    assert code == 0, err
+    assert f"resuming from {first}: step 3, 72 images seen" in err
+    found = weights(folder, TOTAL)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert [r["event"] for r in events(folder)].count("resume") == 1
+
+
+def test_another_configuration_does_not_go_on_from_a_checkpoint(finished: tuple[Path, str, str], data: Path) -> None:
+    code, _, err = train(data, finished[0].parent, "--resume", "auto", "--seed", "4")
+    assert code == 5
+    assert "belongs to configuration" in err
+
+
+def test_a_refused_run_leaves_the_configuration_of_the_first(finished: tuple[Path, str, str], data: Path) -> None:
+    train(data, finished[0].parent, "--resume", "auto", "--seed", "5")
+    assert yaml.safe_load((finished[0] / "config.yaml").read_text())["seed"] == 3
+
+
+def test_a_run_without_its_data_names_the_folder(tmp_path: Path) -> None:
+    code, _, err = train(tmp_path / "none", tmp_path)
+    assert code == 4
+    assert err == (
+        f"hvdtrain: no folder {tmp_path}/none/train: expected {tmp_path}/none/train/<class>/*.JPEG → set data.dir\n"
+    )
