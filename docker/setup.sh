@@ -164,7 +164,7 @@ install_system_packages() {
     has_venv || die "$python cannot make virtual environments; as root: apt-get install python$python_minor-venv"
 }
 
-has_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
+has_venv() { "$python" -c 'import venv, ensurepip' 2>/dev/null || "$python" -c 'import venv, pip' 2>/dev/null; }
 has_mpi() { command -v mpirun >/dev/null && command -v mpicxx >/dev/null; }
 has_compiler() { command -v "${CXX:-g++}" >/dev/null && command -v make >/dev/null; }
 has_headers() {
@@ -185,7 +185,12 @@ make_venv() {
     rm -f "$venv/setup.stamp"
     if [[ $made_from != "$python_version $python_prefix" ]] || ! "$venv/bin/python" -m pip --version &>/dev/null; then
         say "Python $python_version: making $(short "$venv")"
-        "$python" -m venv --clear "$venv"
+        if "$python" -c 'import ensurepip' 2>/dev/null; then
+            "$python" -m venv --clear "$venv"
+        else
+            "$python" -m venv --clear --without-pip "$venv"
+            "$python" -m pip --python "$venv/bin/python" install -qq pip
+        fi
         printf '%s\n' "$python_version $python_prefix" >"$venv/python.base"
     fi
     PATH=$venv/bin:$PATH

@@ -1,8 +1,8 @@
 """torchvision, importable beside a torch without CUDA.
 
-torchvision's usual wheels are built for CUDA. Beside a CPU build of torch their compiled operators cannot load, and then
-the import ends in "operator torchvision::nms does not exist". Declaring the schemas that its Python code refers to lets
-the rest, of which we use the networks, import and work.
+torchvision's usual wheels are built for CUDA. Beside a CPU build of torch their compiled operators cannot load, and
+then the import ends in "operator torchvision::nms does not exist". Declaring the schemas that its Python code refers to
+lets the rest, of which we use the networks, import and work.
 """
 
 from importlib.util import find_spec
