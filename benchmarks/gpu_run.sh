@@ -9,6 +9,7 @@
 set -euo pipefail
 
 [[ -n ${1:-} ]] || { sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 2; }
+nvidia-smi -L 2>/dev/null | grep -q '^GPU' || { echo "gpu_run: no NVIDIA GPU here: nvidia-smi -L lists none" >&2; exit 3; }
 wheelhouse=$(realpath "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${2:-runs/gpu}

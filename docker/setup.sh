@@ -73,7 +73,9 @@ parse_arguments() {
 # An activated environment, or the Makefile, puts our own python3 first on PATH: no base to build on.
 forget_active_venv() {
     PATH=:$PATH:
-    PATH=${PATH//":$venv/bin:"/:}
+    while [[ $PATH == *":$venv/bin:"* ]]; do
+        PATH=${PATH//":$venv/bin:"/:}
+    done
     PATH=${PATH#:}
     PATH=${PATH%:}
 }
