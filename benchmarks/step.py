@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -45,7 +45,7 @@ def main() -> None:
     if options.worker:
         worker(options)
         return
-    names = ON_ONE_GPU if options.device == "cuda" else tuple(CONTENDERS)
+    names = options.contenders or (ON_ONE_GPU if options.device == "cuda" else tuple(CONTENDERS))
     with Listener(("127.0.0.1", 0), authkey=KEY) as listener:
         groups = [Group(name, options, listener) for name in names]
         try:
@@ -68,6 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each contender in a round")
+    parser.add_argument("--contenders", nargs="+", choices=tuple(CONTENDERS), help="fewer than all")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -119,7 +120,9 @@ class Group:
         return steps * self.batch * self.processes / seconds
 
     def end(self) -> None:
-        self._signal(signal.SIGKILL)
+        self._signal(signal.SIGCONT)
+        for connection in self.workers:
+            connection.close()
         for process in self.started:
             process.wait()
 
@@ -198,7 +201,7 @@ def bare(setting: Setting, model: Any = None, optimizer: Any = None) -> Runner:
                 loss = functional.cross_entropy(model(setting.images), setting.labels)
             loss.backward()
             optimizer.step()
-        float(loss)
+        loss.item()
 
     return run
 
@@ -285,7 +288,7 @@ RUNNERS: dict[str, Callable[[Setting], Runner]] = {
 }
 
 
-def report(options: argparse.Namespace, names: tuple[str, ...], rounds: list[dict[str, float]]) -> None:
+def report(options: argparse.Namespace, names: Sequence[str], rounds: list[dict[str, float]]) -> None:
     import torch
 
     print(f"\n{options.model}, batch {options.batch}, {options.image} pixels, {options.precision}, {options.device}")
