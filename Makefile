@@ -20,7 +20,8 @@ help: ## this list
 .PHONY: demo
 demo: setup ## train on the embedded digits with two workers on this machine
 	hvdtrain data demo runs/digits
-	mpirun -np 2 --bind-to none --oversubscribe hvdtrain train --config demo --data.dir runs/digits --run.name demo
+	mpirun -np 2 --bind-to none --oversubscribe hvdtrain train --config demo --data.dir runs/digits \
+	    --run.name "demo-$$(date +%Y%m%d-%H%M%S)"
 
 .PHONY: test
 test: setup lint ## all checks and all tests: what CI runs

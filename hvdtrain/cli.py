@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from hvdtrain import __version__
 from hvdtrain.config.load import Parser, add_options, from_options, to_yaml
 from hvdtrain.distributed.topology import Topology, from_environment
-from hvdtrain.errors import HvdtrainError, PeerLost
+from hvdtrain.errors import ConfigError, HvdtrainError, PeerLost
 from hvdtrain.log import logger
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # A worker whose peer has gone keeps quiet this long: the peer's own message is the one that helps, and the launcher
 # usually ends everyone before the time is over.
 PATIENCE_SECONDS = 5.0
+INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 
 Verb = Callable[[Namespace, Topology], int]
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb: Verb = options.verb
         return verb(options, topology)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130, topology)
+        return _fail("interrupted", INTERRUPTED, topology)
     except HvdtrainError as error:
         if isinstance(error, PeerLost):
             time.sleep(PATIENCE_SECONDS)
@@ -49,20 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except Exception as error:
-        logger.debug("%s", error, exc_info=True)
+        logger.debug("this is a bug", exc_info=True)  # reaches logs/rank-*.log only
+        if topology.size == 1:
+            traceback.print_exception(error)
         where = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} (at {where.filename}:{where.lineno})"
-        return _fail(message, 1, topology, error)
+        return _fail(f"{type(error).__name__}: {error} (at {where.filename}:{where.lineno})", 1, topology)
 
 
-def _fail(message: str, code: int, topology: Topology, bug: Exception | None = None) -> int:
-    """Say what went wrong once. A usage error, which all ranks see alike, is rank 0's to tell."""
-    everyones = code == 2
+def _fail(message: str, code: int, topology: Topology) -> int:
+    """Say what went wrong once. A usage error or an interrupt, which all ranks see alike, is rank 0's to tell."""
+    everyones = code in (ConfigError.exit_code, INTERRUPTED)
+    logger.debug("exit %d: %s", code, message)
     if topology.rank == 0 or not everyones:
         who = f"rank {topology.rank}: " if topology.size > 1 and not everyones else ""
         lines = [f"hvdtrain: {who}{line}" for line in message.splitlines()]
-        if bug is not None and topology.size == 1:
-            traceback.print_exception(bug)
         for handler in logger.handlers:
             handler.flush()
         print("\n".join(lines), file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ logger = logging.getLogger("hvdtrain")
 
 
 def configure(rank: int, *, log_dir: Path | None = None) -> None:
-    """Rank 0 speaks from INFO up and the others from WARNING up; each rank's file has everything.
+    """Rank 0 speaks from INFO up and the others from WARNING up; each rank's file has everything, tracebacks too.
 
     Called once by the process that owns the run, never at import.
     """
@@ -49,7 +49,7 @@ def configure(rank: int, *, log_dir: Path | None = None) -> None:
         old.close()
     for handler in handlers:
         logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
 
 

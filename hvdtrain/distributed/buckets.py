@@ -7,7 +7,7 @@ off (see tuning.py) the order of every floating-point sum is thereby fixed, and 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ class Bucket:
     views: list[tuple[nn.Parameter, torch.Tensor]]
     missing: int = 0
     handle: Any = None
-    started: bool = field(default=False)
+    started: bool = False
 
 
 class GradientBuckets:
@@ -105,7 +105,7 @@ def _bucket(name: str, parameters: list[nn.Parameter]) -> Bucket:
         end += -(-parameter.numel() // step) * step
     flat = torch.zeros(end, dtype=first.dtype, device=first.device)
     views = [
-        (parameter, flat[offset:].as_strided(parameter.size(), parameter.stride(), flat[offset:].storage_offset()))
+        (parameter, flat.as_strided(parameter.size(), parameter.stride(), offset))
         for parameter, offset in zip(parameters, offsets, strict=True)
     ]
     return Bucket(name, flat, views)

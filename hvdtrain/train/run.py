@@ -76,9 +76,11 @@ def run(config: Config, topology: Topology) -> None:
         )
     cadence = Cadence(config.run.report_every, config.evaluation.every_epochs, config.checkpoint.every_epochs)
     save = partial(_save, folder / "checkpoints", config.digest()) if first else None
-    images_per_second = train(parts, comm, record, cadence, save)
-    if record.display:
-        record.display.close()
+    try:
+        images_per_second = train(parts, comm, record, cadence, save)
+    finally:
+        if record.display:
+            record.display.close()
     result = evaluate_and_record(parts, comm, record)
     if first:
         seconds = time.perf_counter() - began

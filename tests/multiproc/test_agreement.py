@@ -17,7 +17,7 @@ LAUNCHERS = ("mpirun", "horovodrun --gloo")
 CASES = [*itertools.product(LAUNCHERS, (1, 2, 3, 4)), ("none", 1)]
 
 
-def start(launch: Launch, launcher: str, ranks: int, precision: str) -> Job:
+def start(launch: Launch, launcher: str, ranks: int, precision: str, *options: str) -> Job:
     return launch(
         launcher,
         ranks,
@@ -25,8 +25,8 @@ def start(launch: Launch, launcher: str, ranks: int, precision: str) -> Job:
         f"--precision={precision}",
         "--model.norm=none",
         f"--max_steps={STEPS}",
-        "--evaluation.every_epochs=1",
-        name=f"agree-{launcher.split()[0]}-{ranks}-{precision}",
+        *options,
+        name="-".join(["agree", launcher.split()[0], str(ranks), precision, *(o.split("=")[1] for o in options)]),
     )
 
 
@@ -56,6 +56,21 @@ def test_evaluation_counts_each_image_once(runs: dict[tuple[str, int], Job], lau
     for mine, reference in zip(job.events("evaluate"), alone.events("evaluate"), strict=True):
         assert (mine["top1"], mine["top5"]) == (reference["top1"], reference["top5"])
         assert abs(mine["loss"] - reference["loss"]) <= TOLERANCE
+
+
+def test_horovods_own_optimizer_agrees(launch: Launch, runs: dict[tuple[str, int], Job]) -> None:
+    options = ("--distributed.reducer=horovod", "--model.channels_last=false")
+    job = start(launch, "mpirun", 2, "float64", *options).finish()
+    assert job.environment()["bucket_bytes"] == []
+    assert distance(job.weights(), runs["none", 1].weights()) <= TOLERANCE
+
+
+def test_bf16_learns_on_two_workers(launch: Launch) -> None:
+    """Autocast over float32 weights: coarse, so only that the loss falls can be asked."""
+    job = launch("mpirun", 2, "--data.batch_size=6", "--precision=bf16", f"--max_steps={STEPS}", name="bf16").finish()
+    losses = [report["loss"] for report in job.events("report")]
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+    assert all(weight.dtype != torch.bfloat16 for weight in job.weights().values())
 
 
 def test_float32_distance_is_reported(
