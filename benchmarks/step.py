@@ -10,7 +10,8 @@ Six contenders, same model, synthetic input, threads, precision, memory format a
     ddp-2           two workers, torch DistributedDataParallel over gloo
 
 All are started and warmed up first; then they run turn by turn, the others stopped by SIGSTOP, so that a change in the
-machine's mood meets all of them. What counts is the ratio within a round.
+machine's mood meets all of them. What counts is the ratio within a round. The two that need one process share one,
+model and memory included: two processes of the same loop differ by some percent through the luck of their memory pages.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -35,8 +36,14 @@ RATIOS = (  # numerator, denominator, goal
     ("horovod-2", "independent", None),
     ("ddp-2", "independent", None),
 )
-CONTENDERS = {"bare": 1, "ours-1": 1, "independent": 2, "ours-2": 2, "horovod-2": 2, "ddp-2": 2}  # processes
-ON_ONE_GPU = ("bare", "ours-1")  # NCCL takes one process per GPU
+GROUPS = {  # contenders that share their processes, and how many these are
+    ("bare", "ours-1"): 1,
+    ("independent",): 2,
+    ("ours-2",): 2,
+    ("horovod-2",): 2,
+    ("ddp-2",): 2,
+}
+ON_ONE_GPU = [("bare", "ours-1")]  # NCCL takes one process per GPU
 KEY = b"hvdtrain step benchmark"
 
 
@@ -45,17 +52,18 @@ def main() -> None:
     if options.worker:
         worker(options)
         return
-    names = options.contenders or (ON_ONE_GPU if options.device == "cuda" else tuple(CONTENDERS))
+    chosen = [names for names in GROUPS if not options.contenders or set(names) & set(options.contenders)]
     with Listener(("127.0.0.1", 0), authkey=KEY) as listener:
-        groups = [Group(name, options, listener) for name in names]
+        groups = [Group(names, options, listener) for names in (ON_ONE_GPU if options.device == "cuda" else chosen)]
         try:
             rounds = [
-                {group.name: group.images_per_second(options.steps) for group in groups} for _ in _rounds(options)
+                {name: group.images_per_second(name, options.steps) for group in groups for name in group.names}
+                for _ in _rounds(options)
             ]
         finally:
             for group in groups:
                 group.end()
-    report(options, names, rounds)
+    report(options, rounds)
 
 
 def arguments() -> argparse.Namespace:
@@ -68,9 +76,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each contender in a round")
-    parser.add_argument("--contenders", nargs="+", choices=tuple(CONTENDERS), help="fewer than all")
+    parser.add_argument("--contenders", nargs="+", choices=tuple(RUNNERS), help="fewer than all")
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -82,14 +90,13 @@ def _rounds(options: argparse.Namespace) -> Any:
 
 
 class Group:
-    """The processes of one contender, stopped while others run."""
+    """The processes of one contender or of several, stopped while others run."""
 
-    def __init__(self, name: str, options: argparse.Namespace, listener: Listener) -> None:
-        self.name, self.batch = name, options.batch
-        self.processes = CONTENDERS[name]
-        command = [sys.executable, __file__, *sys.argv[1:], f"--worker={name}", f"--port={listener.address[1]}"]
+    def __init__(self, names: tuple[str, ...], options: argparse.Namespace, listener: Listener) -> None:
+        self.names, self.batch, self.processes = names, options.batch, GROUPS[names]
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", *names, "--port", str(listener.address[1])]
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
-        if name in ("ours-2", "horovod-2"):
+        if set(names) & {"ours-2", "horovod-2"}:
             environment |= {
                 "OMPI_ALLOW_RUN_AS_ROOT": "1",
                 "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -109,11 +116,11 @@ class Group:
             connection.recv()  # warmed up
         self._signal(signal.SIGSTOP)
 
-    def images_per_second(self, steps: int) -> float:
+    def images_per_second(self, name: str, steps: int) -> float:
         """Of all processes together, from the first one's begin to the last one's end."""
         self._signal(signal.SIGCONT)
         for connection in self.workers:
-            connection.send(steps)
+            connection.send((name, steps))
         spans = [connection.recv() for connection in self.workers]
         self._signal(signal.SIGSTOP)
         seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
@@ -134,16 +141,18 @@ class Group:
 def worker(options: argparse.Namespace) -> None:
     connection = Client(("127.0.0.1", options.port), authkey=KEY)
     connection.send(os.getpid())
-    run = RUNNERS[options.worker](Setting.of(options))
-    run(3)
+    setting = Setting.of(options)
+    run = {name: RUNNERS[name](setting) for name in options.worker}
+    for each in run.values():
+        each(3)
     connection.send("warm")
     while True:
         try:
-            steps = connection.recv()
+            name, steps = connection.recv()
         except EOFError:
             return
         begin = time.perf_counter()  # one clock for all processes of a machine
-        run(steps)
+        run[name](steps)
         connection.send((begin, time.perf_counter()))
 
 
@@ -174,7 +183,7 @@ class Setting:
         device = torch.device(options.device)
         # Horovod's DistributedOptimizer takes contiguous gradients only; the pictures, and with them the activations,
         # are channels-last for it too.
-        weights = torch.contiguous_format if options.worker == "horovod-2" else torch.channels_last
+        weights = torch.contiguous_format if "horovod-2" in options.worker else torch.channels_last
         model = build(options.model, classes=1000, norm="batch").to(device).to(memory_format=weights)
         images = torch.randn(options.batch, 3, options.image, options.image, device=device)
         return cls(
@@ -288,9 +297,10 @@ RUNNERS: dict[str, Callable[[Setting], Runner]] = {
 }
 
 
-def report(options: argparse.Namespace, names: Sequence[str], rounds: list[dict[str, float]]) -> None:
+def report(options: argparse.Namespace, rounds: list[dict[str, float]]) -> None:
     import torch
 
+    names = list(rounds[0])
     print(f"\n{options.model}, batch {options.batch}, {options.image} pixels, {options.precision}, {options.device}")
     print(f"{options.threads} threads per worker; {options.rounds} rounds of {options.steps} steps\n")
     print(f"{'contender':14}{'images/s':>10}{'min':>8}{'max':>8}")
