@@ -56,10 +56,12 @@ def main() -> None:
     with Listener(("127.0.0.1", 0), authkey=KEY) as listener:
         groups = [Group(names, options, listener) for names in (ON_ONE_GPU if options.device == "cuda" else chosen)]
         try:
-            rounds = [
-                {name: group.images_per_second(name, options.steps) for group in groups for name in group.names}
-                for _ in _rounds(options)
-            ]
+            turns = [(group, name) for group in groups for name in group.names]
+            rounds = []
+            for number in range(options.rounds):
+                print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+                order = turns if number % 2 == 0 else turns[::-1]  # nobody always comes first
+                rounds.append({name: group.images_per_second(name, options.steps) for group, name in order})
         finally:
             for group in groups:
                 group.end()
@@ -81,12 +83,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _rounds(options: argparse.Namespace) -> Any:
-    for number in range(options.rounds):
-        print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-        yield number
 
 
 class Group:
@@ -300,7 +296,7 @@ RUNNERS: dict[str, Callable[[Setting], Runner]] = {
 def report(options: argparse.Namespace, rounds: list[dict[str, float]]) -> None:
     import torch
 
-    names = list(rounds[0])
+    names = list(rounds[0])  # the first round's order is that of the docstring
     print(f"\n{options.model}, batch {options.batch}, {options.image} pixels, {options.precision}, {options.device}")
     print(f"{options.threads} threads per worker; {options.rounds} rounds of {options.steps} steps\n")
     print(f"{'contender':14}{'images/s':>10}{'min':>8}{'max':>8}")

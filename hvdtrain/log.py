@@ -1,21 +1,20 @@
 """What a run says: text lines to stderr and to logs/rank-N.log, and events.jsonl for machines.
 
-events.jsonl holds one JSON object a line. Every record has
+events.jsonl holds one JSON object a line; a number that is not finite is null. Every record of a run has
 
-    time       seconds since 1970, float
-    event      one of the names below
-    step       optimiser steps done so far
-
-(a loss that is not finite is null)
+    time         seconds since 1970, float
+    event        one of the names below
+    step         optimiser steps done so far
+    images_seen  training images that all workers together have seen so far
 
 and by event:
 
-    start      world_size, global_batch_size, images_per_epoch, total_images, images_seen
-    report     images_seen, epoch, lr, loss, images_per_second, input_wait_seconds
-    evaluate   images_seen, epoch, top1, top5, loss, images, seconds
-    checkpoint images_seen, path, seconds
-    resume     as start, when the run goes on from a checkpoint
-    end        images_seen, seconds, images_per_second
+    start        world_size, global_batch_size, images_per_epoch, total_images
+    resume       the same, when the run goes on from a checkpoint
+    report       epoch, lr, loss, images_per_second, input_wait_seconds
+    evaluate     epoch, top1, top5, loss, images, seconds
+    checkpoint   path, seconds
+    end          seconds, images_per_second
 """
 
 import json

@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hvdtrain.log import EventLog, logger
 from hvdtrain.metrics.registry import Metrics
@@ -20,17 +21,15 @@ class Record:
     display: Display | None
     images_per_epoch: int
 
-    def started(self, state: TrainState, world_size: int, global_batch: int, total_images: int) -> None:
-        if self.events:
-            self.events.write(
-                "resume" if state.images_seen else "start",
-                step=state.step,
-                images_seen=state.images_seen,
-                world_size=world_size,
-                global_batch_size=global_batch,
-                images_per_epoch=self.images_per_epoch,
-                total_images=total_images,
-            )
+    def started(self, state: TrainState, *, world_size: int, global_batch: int, total_images: int) -> None:
+        self._write(
+            "resume" if state.images_seen else "start",
+            state,
+            world_size=world_size,
+            global_batch_size=global_batch,
+            images_per_epoch=self.images_per_epoch,
+            total_images=total_images,
+        )
 
     def step(self, state: TrainState, *, images: int, lr: float, input_wait: float, seconds: float) -> None:
         metrics = self.metrics
@@ -39,29 +38,26 @@ class Record:
         metrics.step.observe(seconds)
         metrics.input_wait.observe(input_wait)
         metrics.lr.set(lr)
-        metrics.epoch.set(state.images_seen / self.images_per_epoch)
+        metrics.epoch.set(self._epoch(state))
         metrics.last_step.set(time.time())
 
     def report(self, state: TrainState, report: Report, *, lr: float) -> None:
         self.metrics.loss.set(report.loss)
-        epoch = state.images_seen / self.images_per_epoch
-        if self.events:
-            self.events.write(
-                "report",
-                step=state.step,
-                images_seen=state.images_seen,
-                epoch=epoch,
-                lr=lr,
-                loss=report.loss,
-                images_per_second=report.images_per_second,
-                input_wait_seconds=report.input_wait_seconds,
-            )
+        self._write(
+            "report",
+            state,
+            epoch=self._epoch(state),
+            lr=lr,
+            loss=report.loss,
+            images_per_second=report.images_per_second,
+            input_wait_seconds=report.input_wait_seconds,
+        )
+        if self.display:
             if not math.isfinite(report.loss):
                 logger.warning("loss is %s at step %d", report.loss, state.step)
-        if self.display:
             self.display.show(
                 step=state.step,
-                epoch=epoch,
+                epoch=self._epoch(state),
                 images_seen=state.images_seen,
                 loss=report.loss,
                 images_per_second=report.images_per_second,
@@ -69,40 +65,32 @@ class Record:
 
     def evaluated(self, state: TrainState, result: Evaluation, seconds: float) -> None:
         self.metrics.top1.set(result.top1)
-        epoch = state.images_seen / self.images_per_epoch
+        epoch = self._epoch(state)
+        self._write(
+            "evaluate",
+            state,
+            epoch=epoch,
+            top1=result.top1,
+            top5=result.top5,
+            loss=result.loss,
+            images=result.images,
+            seconds=seconds,
+        )
         if self.events:
-            self.events.write(
-                "evaluate",
-                step=state.step,
-                images_seen=state.images_seen,
-                epoch=epoch,
-                top1=result.top1,
-                top5=result.top5,
-                loss=result.loss,
-                images=result.images,
-                seconds=seconds,
-            )
-            logger.info(
-                "epoch %.2f  top-1 %.2f %%  top-5 %.2f %%  of %d validation images",
-                epoch,
-                100 * result.top1,
-                100 * result.top5,
-                result.images,
-            )
+            rates = f"top-1 {100 * result.top1:.2f} %  top-5 {100 * result.top5:.2f} %"
+            logger.info("epoch %.2f  %s  of %d validation images", epoch, rates, result.images)
 
     def saved(self, state: TrainState, path: Path, seconds: float) -> None:
-        if self.events:
-            self.events.write(
-                "checkpoint", step=state.step, images_seen=state.images_seen, path=str(path), seconds=seconds
-            )
+        self._write("checkpoint", state, path=str(path), seconds=seconds)
 
-    def ended(self, state: TrainState, seconds: float, images_per_second: float) -> None:
+    def ended(self, state: TrainState, *, seconds: float, images_per_second: float) -> None:
+        self._write("end", state, seconds=seconds, images_per_second=images_per_second)
         if self.events:
-            self.events.write(
-                "end",
-                step=state.step,
-                images_seen=state.images_seen,
-                seconds=seconds,
-                images_per_second=images_per_second,
-            )
             self.events.close()
+
+    def _write(self, event: str, state: TrainState, **fields: Any) -> None:
+        if self.events:
+            self.events.write(event, step=state.step, images_seen=state.images_seen, **fields)
+
+    def _epoch(self, state: TrainState) -> float:
+        return state.images_seen / self.images_per_epoch

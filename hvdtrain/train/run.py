@@ -21,7 +21,8 @@ from hvdtrain.log import EventLog, logger, pretty_json
 from hvdtrain.metrics import targets
 from hvdtrain.metrics.exporter import Exporter
 from hvdtrain.metrics.registry import Metrics
-from hvdtrain.train.build import Machine, Parts, build
+from hvdtrain.train.build import Parts, build
+from hvdtrain.train.data import Machine
 from hvdtrain.train.environment import describe, run_info
 from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.loop import Cadence, evaluate_and_record, train
@@ -47,7 +48,7 @@ def run(config: Config, topology: Topology) -> None:
     for name, value in tuning.kept.items():
         logger.info("%s = %s comes from the environment and stays", name, value)
 
-    parts = build(config, comm, Machine(device, cores, tuning.bucket_bytes))
+    parts = build(config, comm, Machine(device, cores), bucket_bytes=tuning.bucket_bytes)
     _resume(config, parts.state, comm)
     info = run_info(config, world_size=comm.size, global_batch=parts.global_batch)
     metrics = Metrics(prometheus_client.CollectorRegistry(), info)
@@ -68,7 +69,9 @@ def run(config: Config, topology: Topology) -> None:
         write_whole(folder / "environment.json", pretty_json(environment))
         record.events = EventLog(folder / "events.jsonl")
         _announce(config, parts, world_size=comm.size, place=device.type, algorithm=environment["allreduce_algorithm"])
-        record.started(parts.state, comm.size, parts.global_batch, parts.total_images)
+        record.started(
+            parts.state, world_size=comm.size, global_batch=parts.global_batch, total_images=parts.total_images
+        )
         record.display = Display(
             total_images=parts.total_images,
             epochs=parts.total_images / len(parts.data.train),
@@ -84,7 +87,7 @@ def run(config: Config, topology: Topology) -> None:
     result = evaluate_and_record(parts, comm, record)
     if first:
         seconds = time.perf_counter() - began
-        record.ended(parts.state, seconds, images_per_second)
+        record.ended(parts.state, seconds=seconds, images_per_second=images_per_second)
         print(_summary(result, images_per_second, comm.size, seconds, folder, endpoints), flush=True)
     exporter.close()
     comm.close()
