@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from hvdtrain.config.schema import Config
 
-# A worker whose peer has gone keeps quiet this long: the peer's own message is the one that helps, and the launcher
-# usually ends everyone before the time is over.
+# A worker that leaves it to another one to say what is wrong stays this long: launchers end everyone as soon as one has
+# left, and must not end the one that speaks before it has spoken.
 PATIENCE_SECONDS = 5.0
 INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted", INTERRUPTED, topology)
     except HvdtrainError as error:
         if isinstance(error, PeerLost):
-            time.sleep(PATIENCE_SECONDS)
+            time.sleep(PATIENCE_SECONDS)  # who caused it, says so
         return _fail(str(error), error.exit_code, topology)
     except BrokenPipeError:
         return 141
@@ -64,9 +64,9 @@ def _fail(message: str, code: int, topology: Topology) -> int:
     if topology.rank == 0 or not everyones:
         who = f"rank {topology.rank}: " if topology.size > 1 and not everyones else ""
         lines = [f"hvdtrain: {who}{line}" for line in message.splitlines()]
-        for handler in logger.handlers:
-            handler.flush()
         print("\n".join(lines), file=sys.stderr, flush=True)
+    else:
+        time.sleep(PATIENCE_SECONDS)
     if topology.size > 1:
         _leave(code)
     return code
