@@ -216,32 +216,28 @@ def ours(setting: Setting, comm: Any = None, buckets: Any = None) -> Runner:
     import torch
     from prometheus_client import CollectorRegistry
 
-    from hvdtrain.data.loader import Batch
+    from hvdtrain.config.schema import Config, DataConfig
     from hvdtrain.distributed.comm import SoloComm
     from hvdtrain.metrics.registry import Metrics
     from hvdtrain.train.build import Parts
+    from hvdtrain.train.data import Data, Machine
     from hvdtrain.train.loop import Cadence, train
     from hvdtrain.train.record import Record
     from hvdtrain.train.state import TrainState
     from hvdtrain.train.step import Arithmetic
 
     comm = comm or SoloComm()
-    kn = len(setting.labels) * comm.size
+    n = len(setting.labels)
+    kn = n * comm.size
 
-    class Synthetic:
-        train = range(10**9)  # images in an epoch: none ends here
-
-        def training(self, images_seen: int) -> Any:
-            while True:
-                images_seen += kn
-                yield Batch(setting.images, setting.labels, images_seen)
+    config = Config(data=DataConfig(source="synthetic", batch_size=n, image_size=setting.images.shape[-1]))
 
     parts = Parts(
         state=TrainState(setting.model, setting.optimizer),
         buckets=buckets,
         arithmetic=Arithmetic(torch.float32, setting.autocast, channels_last=True),
         schedule=lambda _: 0.01,
-        data=Synthetic(),  # type: ignore[arg-type]
+        data=Data(config, comm, Machine(setting.device, threads=1)),
         global_batch=kn,
         images_of_all_epochs=0,
         max_steps=None,
@@ -250,7 +246,7 @@ def ours(setting: Setting, comm: Any = None, buckets: Any = None) -> Runner:
 
     def run(steps: int) -> None:
         parts.images_of_all_epochs += steps * kn
-        train(parts, comm, record, Cadence(report_steps=20, evaluate_epochs=1, save_epochs=1), None)
+        train(parts, comm, record, Cadence(report_steps=20, evaluate_epochs=90, save_epochs=90), None)
 
     return run
 

@@ -5,14 +5,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 
 def write_whole(path: Path, text: str) -> None:
     """Replace `path` by `text` in one instant, durably."""
+    with replace_whole(path, "w") as file:
+        file.write(text)
+
+
+@contextmanager
+def replace_whole(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """A temporary file to write, which becomes `path` when the block ends and vanishes if it raises."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open(mode) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -13,6 +13,7 @@ and by event:
     resume       the same, when the run goes on from a checkpoint
     report       epoch, lr, loss, images_per_second, input_wait_seconds
     evaluate     epoch, top1, top5, loss, images, seconds
+    quarantine   part, image, reason: an image that cannot be decoded is left out from now on
     checkpoint   path, seconds
     end          seconds, images_per_second
 """

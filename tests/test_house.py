@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS_BY_FLOOR = (
     ("errors", "log", "files"),
-    ("config",),
+    ("config", "torchvision"),
     ("distributed",),
     ("data", "model", "optim", "metrics", "checkpoint"),
     ("train",),

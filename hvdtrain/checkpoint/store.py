@@ -1,7 +1,7 @@
 """Checkpoints of a run: a folder each, which appears whole under its final name.
 
     checkpoints/images-000000114640/
-        manifest.json   schema version, images_seen, step, configuration digest, SHA-256 of the tensors
+        manifest.json   schema version, images_seen, step, digests of configuration and images, SHA-256 of the tensors
         tensors.pt      model, optimizer; read with weights_only, so that a checkpoint cannot run code
 
 The one with the most images is the latest; there is no pointer that could dangle.
@@ -21,7 +21,7 @@ import torch
 from hvdtrain.errors import CheckpointError
 from hvdtrain.files import folder_whole, write_whole
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,22 @@ class Manifest:
     images_seen: int
     step: int
     config_digest: str
+    data_digest: str  # of the index of training images
     tensors_sha256: str
     schema: int = SCHEMA
 
 
-def save(folder: Path, tensors: dict[str, Any], *, images_seen: int, step: int, config_digest: str) -> Path:
+def save(
+    folder: Path, tensors: dict[str, Any], *, images_seen: int, step: int, config_digest: str, data_digest: str
+) -> Path:
     """Write one checkpoint into `folder`; returns its path."""
     path = folder / f"images-{images_seen:012}"
     if path.exists():  # the same images in the same run: the same state
         return path
     data = io.BytesIO()
     torch.save(tensors, data)
-    manifest = Manifest(images_seen, step, config_digest, hashlib.sha256(data.getbuffer()).hexdigest())
+    sha256 = hashlib.sha256(data.getbuffer()).hexdigest()
+    manifest = Manifest(images_seen, step, config_digest, data_digest, sha256)
     with folder_whole(path) as temporary:
         with (temporary / "tensors.pt").open("wb") as file:
             file.write(data.getbuffer())

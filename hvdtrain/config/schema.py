@@ -33,13 +33,29 @@ class RunConfig(Section):
     means the same run."""
     report_every: Count = 20
     """Steps between two reports of loss and throughput; each costs one small allreduce."""
+    trace_images: bool = False
+    """Write every image that a step used, with its crop and flip, to images/rank-*.csv."""
     console_seconds: NonNegative = 5.0
     """Seconds between two progress lines where stderr is no terminal."""
 
 
 class DataConfig(Section):
+    source: Literal["images", "synthetic"] = "images"
+    """images: those in dir. synthetic: noise of ImageNet's number of images and classes, which costs nothing, to
+    measure everything else."""
     dir: Path = Path("data")
-    """Folder with train/<class>/* and val/<class>/*; labels count the classes in sorted order."""
+    """Folder with train/ and val/, each of <class>/* folders, labels counting the classes in sorted order, or of tar
+    shards (hvdtrain data pack)."""
+    stage: Literal["none", "copy"] = "none"
+    """copy: before the first step one worker per node copies the images that its node will read to stage_dir."""
+    stage_dir: str = ""
+    """Fast folder of a node's own; empty: $SLURM_TMPDIR if there is one, else /dev/shm."""
+    cache_dir: Path = Path("~/.cache/hvdtrain")
+    """Where indices of images are kept if data.dir cannot be written."""
+    quarantine: str = "auto"
+    """List of images to leave out. auto: the one that hvdtrain data verify left beside the data. none, or a path."""
+    max_bad_ratio: Annotated[float, Ge(0), Lt(1)] = 0.01
+    """Share of training or validation images that may be left out because they cannot be decoded; more ends the run."""
     batch_size: Count = 32
     """Images per worker and step: the paper's n."""
     image_size: Annotated[int, Ge(16), Le(1024)] = 224
@@ -56,10 +72,12 @@ class DataConfig(Section):
     """Mean of red, green and blue, subtracted; pixels run from 0 to 1."""
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     """Standard deviation of red, green and blue, divided by."""
+    decoder: Literal["auto", "dali", "torchvision"] = "auto"
+    """Who decodes; auto: DALI, or Pillow and torchvision where DALI is not installed."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where images are decoded and resized; auto: on the GPU where there is one."""
     threads: Annotated[int, Ge(0)] = 0
-    """DALI's CPU threads per worker; 0: this worker's share of the cores."""
+    """CPU threads per worker that decode; 0: this worker's share of the cores."""
     prefetch: Count = 2
     """Batches that are prepared ahead of the step."""
 
@@ -182,8 +200,9 @@ class Config(BaseSettings):
         return self
 
     def digest(self) -> str:
-        """Eight hex digits over all that decides the numbers of a run; where it is kept or watched does not count."""
-        text = self.model_dump_json(exclude={"run": True, "metrics": True, "resume": True})
+        """Eight hex digits over all that decides the numbers of a run; not over how fast, where kept or how watched."""
+        free = {"stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"}
+        text = self.model_dump_json(exclude={"run": True, "metrics": True, "resume": True, "data": free})
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property

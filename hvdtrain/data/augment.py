@@ -1,4 +1,7 @@
-"""The crop window and flip of each sample: pure functions of (seed, epoch, sample)."""
+"""The crop window and flip of each sample: pure functions of (seed, epoch, sample).
+
+Mixup's weights are a pure function of (seed, place in the stream).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +9,7 @@ from numpy.typing import NDArray
 from hvdtrain.data import keyed
 
 ATTEMPTS = 10
-_CROP, _FLIP = 2, 3  # keep these random numbers apart from each other and from the order's
+_CROP, _FLIP, _MIXUP = 2, 3, 4  # keep these random numbers apart from each other and from the order's
 
 Windows = NDArray[np.float32]  # (n, 4): top, left, height, width in pixels
 
@@ -45,6 +48,26 @@ def training_windows(
 def flips(*, seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], probability: float) -> NDArray[np.bool_]:
     """Whether each sample is mirrored left to right. Shape (n,)."""
     return keyed.uniform(seed, _FLIP, epochs, samples) < probability
+
+
+def mixup_weights(*, seed: int, positions: NDArray[np.int64], alpha: float) -> NDArray[np.float32]:
+    """Beta(alpha, alpha) weights, alpha > 0, of images mixed in pairs (Zhang et al. 2018, "mixup"). Shape (n,).
+
+    Places 2i and 2i+1 of the stream share one weight w: each image becomes w of itself and 1-w of the other.
+    Drawn by a formula of two numbers, without rejection, for any alpha: Bailey 1994, "Polar generation of random
+    variates with the t-distribution", gives t of 2·alpha degrees of freedom, and (1 + t / sqrt(2·alpha + t²)) / 2 is
+    the weight.
+
+    >>> a, b, c = mixup_weights(seed=0, positions=np.array([6, 7, 8]), alpha=0.2)
+    >>> bool(a == b), bool(a == c)
+    (True, False)
+    """
+    pairs = positions // 2
+    power = (1 - keyed.uniform(seed, _MIXUP, pairs, 0)) ** (1 / alpha)  # small alpha: may underflow, giving 0 or 1
+    cosine = np.cos(2 * np.pi * keyed.uniform(seed, _MIXUP, pairs, 1))
+    square = (1 - power) * cosine**2  # never 0 together with power: no float64 has a cosine of 0
+    weights: NDArray[np.float64] = 0.5 + 0.5 * np.copysign(np.sqrt(square / (square + power)), cosine)
+    return weights.astype(np.float32)
 
 
 def evaluation_windows(*, heights: NDArray[np.int32], widths: NDArray[np.int32], resize: float) -> Windows:

@@ -1,12 +1,9 @@
-"""The DALI graph: paths and windows in, normalised pictures out. CPU and GPU share it; only the device differs.
+"""The DALI graph: images and windows in, normalised pictures out. CPU and GPU share it; only the device differs.
 
-DALI decides nothing: which file, which window and whether it is mirrored are its inputs.
+DALI decides nothing: which image, which window and whether it is mirrored are its inputs.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,75 +11,77 @@ import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
-from PIL import Image
 
-from hvdtrain.data.augment import Windows
-from hvdtrain.errors import DataError
+from hvdtrain.data.decoder import Pictures, Request, Undecodable
+from hvdtrain.data.storage import Inputs
 
+DTYPES = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
 
-@dataclass(frozen=True)
-class Request:
-    """The pictures of one batch."""
-
-    paths: Sequence[str]
-    windows: Windows  # (n, 4): top, left, height, width in pixels of the file
-    flips: NDArray[np.bool_]  # (n,)
+# The share of images for the hardware decoder, where a GPU has one (A100, H100): about what keeps it and the CUDA
+# decoder equally busy (DALI's documentation, "Image Decoding"). To be measured.
+HARDWARE_LOAD = 0.75
 
 
-@dataclass(frozen=True)
-class Colours:
-    mean: tuple[float, float, float]  # of pixels from 0 to 1
-    std: tuple[float, float, float]
-
-
-class Decoder:
+class DaliDecoder:
     """Decodes requests in order, `prefetch` batches ahead of whoever takes the pictures."""
 
     def __init__(
         self,
         *,
         batch_size: int,
-        image_size: int,
-        colours: Colours,
+        pictures: Pictures,
         decode_on_gpu: bool,
         device: torch.device,
         threads: int,
         prefetch: int,
+        by_name: bool,
+        largest: tuple[int, int],
     ) -> None:
         """
         Args:
             batch_size: largest number of images in a request.
-            image_size: height and width of the pictures, pixels.
             decode_on_gpu: DALI's hybrid CPU/GPU decoder, and resizing on the GPU.
-            device: where `take` leaves the pictures.
+            device: where `decode` leaves the pictures.
             threads: CPU threads that decode.
+            by_name: requests name files instead of holding their bytes.
+            largest: height and width of the largest image, pixels; on a GPU memory for it is taken at once, so that
+                decoding does not stop to get more in the middle of an epoch.
         """
         self.device = device
         self._requests: Iterator[Request] = iter(())
-        self._in_work: deque[Request] = deque(maxlen=prefetch + 1)
-        self._pipeline = _graph(
-            self._next_inputs,
-            image_size=image_size,
-            colours=colours,
-            place="gpu" if decode_on_gpu else "cpu",
-            batch_size=batch_size,
-            num_threads=threads,
-            device_id=device.index if decode_on_gpu else None,
-            prefetch_queue_depth=prefetch,
-        )
-        self._pipeline.build()
+        self._dtype = pictures.dtype
+        self._on_gpu = decode_on_gpu
+        self._graph = {"pictures": pictures, "by_name": by_name, "gpu_memory_for": largest if decode_on_gpu else None}
+        self._machine = {"num_threads": threads, "device_id": device.index if decode_on_gpu else None}
+        self._batch_size, self._prefetch = batch_size, prefetch
+        self._pipeline = self._build()
 
     def decode(self, requests: Iterable[Request]) -> Iterator[torch.Tensor]:
-        """One (n, 3, image_size, image_size) float32 tensor in channels-last memory order for each request.
-
-        Requests are taken from the iterable `prefetch` batches before their pictures are.
-
-        Raises:
-            DataError: a file is missing, or no image that can be decoded. The decoder is of no more use then.
-        """
         for _ in self._run_until_empty(iter(())):
             pass  # what an earlier decode had asked for and nobody took
         yield from self._run_until_empty(iter(requests))
+
+    def fault(self, request: Request) -> str | None:
+        pipeline = _graph(
+            lambda: _columns(request), **self._graph, **self._machine, batch_size=1, prefetch_queue_depth=1
+        )
+        pipeline.build()
+        try:
+            pipeline.run()
+        except RuntimeError as error:
+            return _cause(error)
+        return None
+
+    def _build(self) -> Any:
+        pipeline = _graph(
+            lambda: _columns(next(self._requests)),
+            **self._graph,
+            **self._machine,
+            batch_size=self._batch_size,
+            prefetch_queue_depth=self._prefetch,
+        )
+        pipeline.build()
+        return pipeline
 
     def _run_until_empty(self, requests: Iterator[Request]) -> Iterator[torch.Tensor]:
         self._requests = requests
@@ -93,27 +92,22 @@ class Decoder:
             except StopIteration:
                 return
             except RuntimeError as error:
-                culprit = _undecodable(path for request in self._in_work for path in request.paths)
-                raise DataError(f"cannot decode {culprit or 'an image'} (DALI: {_cause(error)})") from error
+                self._pipeline = self._build()  # one that has failed is dead; a new one costs milliseconds
+                raise Undecodable(f"DALI: {_cause(error)}") from error
             yield self._copy(pictures)
-
-    def _next_inputs(self) -> tuple[list[NDArray[np.uint8]], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        request = next(self._requests)
-        self._in_work.append(request)
-        paths = [np.frombuffer(os.fsencode(path), np.uint8) for path in request.paths]
-        windows = request.windows.astype(np.int32)
-        return paths, windows[:, :2].copy(), windows[:, 2:].copy(), request.flips.astype(np.int32)
 
     def _copy(self, pictures: Any) -> torch.Tensor:
         """DALI's memory is its own again at the next run, so the pictures move to a tensor of ours."""
         decoded = pictures.as_tensor()
-        batch = torch.empty(decoded.shape(), device=self._pictures_device)  # (n, H, W, 3)
-        feed_ndarray(decoded, batch, cuda_stream=torch.cuda.current_stream() if batch.is_cuda else None)
+        place = self.device if self._on_gpu else torch.device("cpu")
+        batch = torch.empty(decoded.shape(), dtype=self._dtype, device=place)  # (n, H, W, 3)
+        feed_ndarray(decoded, batch, cuda_stream=torch.cuda.current_stream() if self._on_gpu else None)
         return batch.to(self.device).permute(0, 3, 1, 2)
 
-    @property
-    def _pictures_device(self) -> torch.device:
-        return torch.device("cpu") if self._pipeline.device_id is None else self.device
+
+def _columns(request: Request) -> tuple[Inputs, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    windows = request.windows.astype(np.int32)
+    return request.inputs, windows[:, :2].copy(), windows[:, 2:].copy(), request.flips.astype(np.int32)
 
 
 def _cause(error: RuntimeError) -> str:
@@ -121,38 +115,41 @@ def _cause(error: RuntimeError) -> str:
     return " ".join(str(error).partition("encountered:")[2].partition("Current pipeline")[0].split()) or str(error)
 
 
-def _undecodable(paths: Iterable[str]) -> str | None:
-    """The first file that PIL cannot decode either; DALI does not say which one it was."""
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except (OSError, SyntaxError) as error:
-            return f"{path}: {error}"
-    return None
-
-
 @pipeline_def
-def _graph(inputs: Callable[[], Any], *, image_size: int, colours: Colours, place: str) -> Any:
-    paths, start, shape, flip = fn.external_source(
-        inputs, num_outputs=4, dtype=[types.UINT8, types.INT32, types.INT32, types.INT32], ndim=[1, 1, 1, 0]
+def _graph(
+    columns: Callable[[], Any], *, pictures: Pictures, by_name: bool, gpu_memory_for: tuple[int, int] | None
+) -> Any:
+    images, start, shape, flip = fn.external_source(
+        columns, num_outputs=4, dtype=[types.UINT8, types.INT32, types.INT32, types.INT32], ndim=[1, 1, 1, 0]
     )
+    if by_name:
+        images = fn.io.file.read(images)
+    on_gpu: dict[str, Any] = {}
+    if gpu_memory_for:
+        height, width = gpu_memory_for
+        on_gpu = {
+            "hw_decoder_load": HARDWARE_LOAD,
+            "preallocate_height_hint": height,
+            "preallocate_width_hint": width,
+            "jpeg_fancy_upsampling": True,  # as libjpeg-turbo does, so that both devices give the same pictures
+        }
     pixels = fn.decoders.image_slice(
-        fn.io.file.read(paths),
+        images,
         start,
         shape,
         axis_names="HW",
-        device="mixed" if place == "gpu" else "cpu",
+        device="mixed" if gpu_memory_for else "cpu",
         output_type=types.RGB,
-        adjust_orientation=False,  # PIL does not turn images by their EXIF tag either, and windows are in stored pixels
+        adjust_orientation=False,  # Pillow does not turn images by their EXIF tag, and windows are in stored pixels
+        **on_gpu,
     )
     # Without antialiasing up to 1.5 % of top-1 is lost: NVIDIA/DALI issues 400, 1111, 1507.
-    resized = fn.resize(pixels, size=[image_size, image_size], interp_type=types.INTERP_LINEAR, antialias=True)
+    resized = fn.resize(pixels, size=[pictures.size] * 2, interp_type=types.INTERP_LINEAR, antialias=True)
     return fn.crop_mirror_normalize(
         resized,
         mirror=flip,
-        dtype=types.FLOAT,
+        dtype=DTYPES[pictures.dtype],
         output_layout="HWC",
-        mean=[255 * m for m in colours.mean],
-        std=[255 * s for s in colours.std],
+        mean=[255 * m for m in pictures.mean],
+        std=[255 * s for s in pictures.std],
     )

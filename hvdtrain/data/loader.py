@@ -1,8 +1,9 @@
 """The index, the order and the windows, decoded: batches of pictures with their labels."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -10,15 +11,15 @@ from numpy.typing import NDArray
 
 from hvdtrain.data import augment, order
 from hvdtrain.data.augment import Windows
-from hvdtrain.data.dali import Decoder, Request
+from hvdtrain.data.decoder import Decoder, Request, Undecodable
 from hvdtrain.data.index import Index
+from hvdtrain.data.quarantine import Quarantine
+from hvdtrain.data.storage import Inputs, Storage
+from hvdtrain.errors import DataError
+from hvdtrain.log import logger
 
-
-@dataclass(frozen=True)
-class Batch:
-    images: torch.Tensor  # (n, 3, H, W) float32, channels-last memory order
-    labels: torch.Tensor  # (n,) int64
-    images_seen: int  # by the whole run, when the step on this batch is done
+READ_AHEAD = 1  # batches that are read while the decoder has enough to do
+ATTEMPTS = 3  # to decode batches of which every image can be decoded alone
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,40 @@ class Plan:
     """One batch before it is read."""
 
     samples: NDArray[np.int64]  # (n,) rows of the index
+    epochs: NDArray[np.int64]  # (n,) the epoch in which each is read; 0 in evaluation
     windows: Windows  # (n, 4)
     flips: NDArray[np.bool_]  # (n,)
+    images_seen: int  # by the whole run, when the step on this batch is done; 0 in evaluation
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def where(self, chosen: NDArray[np.bool_]) -> "Plan":
+        """This plan for some of its samples only."""
+        columns = {name: getattr(self, name)[chosen] for name in ("samples", "epochs", "windows", "flips")}
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: torch.Tensor  # (m, 3, H, W) float32 or float16, channels-last memory order; m <= n
+    labels: torch.Tensor  # (m,) int64
     images_seen: int  # by the whole run, when the step on this batch is done
+    skipped: int = 0  # n - m: slots of this batch whose image is masked
+    plan: Plan | None = None  # of the m pictures
+
+
+@dataclass
+class Source:
+    """A data set that can be read."""
+
+    index: Index
+    storage: Storage
+    decoder: Decoder
+    quarantine: Quarantine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.quarantine = Quarantine(self.index)
 
 
 def training_plans(
@@ -57,36 +89,102 @@ def training_plans(
             seed=seed,
             epochs=part.epochs,
             samples=part.samples,
-            heights=index.heights[part.samples],
-            widths=index.widths[part.samples],
+            heights=np.maximum(index.heights[part.samples], 1),  # 0 where unreadable, and then masked
+            widths=np.maximum(index.widths[part.samples], 1),
             area=augmentation.area,
             aspect=augmentation.aspect,
         )
         flips = augment.flips(seed=seed, epochs=part.epochs, samples=part.samples, probability=augmentation.flip)
         images_seen += size * batch_size
-        yield Plan(part.samples, windows, flips, images_seen)
+        yield Plan(part.samples, part.epochs, windows, flips, images_seen)
 
 
 def evaluation_plans(index: Index, *, resize: float, rank: int, size: int, batch_size: int) -> Iterator[Plan]:
-    """This rank's share of all images, each once; the last batch may be smaller. No image is seen by the training."""
-    share = np.array(order.evaluation_share(images=len(index), rank=rank, size=size), np.int64)
+    """This rank's share of all images, each once, cut into the same batches whatever the number of ranks."""
     windows = augment.evaluation_windows(heights=index.heights, widths=index.widths, resize=resize)
-    for start in range(0, len(share), batch_size):
-        samples = share[start : start + batch_size]
-        yield Plan(samples, windows[samples], np.zeros(len(samples), np.bool_), images_seen=0)
+    for batch in order.evaluation_share(batches=-(-len(index) // batch_size), rank=rank, size=size):
+        samples = np.arange(batch * batch_size, min((batch + 1) * batch_size, len(index)))
+        zeros = np.zeros(len(samples), np.int64)
+        yield Plan(samples, zeros, windows[samples], zeros.astype(np.bool_), images_seen=0)
 
 
-def batches(plans: Iterable[Plan], index: Index, decoder: Decoder) -> Iterator[Batch]:
-    """The plans' pictures and labels. The decoder takes plans ahead; each batch still carries its own `images_seen`."""
-    in_work: deque[Plan] = deque()
+def batches(plans: Iterable[Plan], source: Source) -> Iterator[Batch]:
+    """The plans' pictures and labels, in order; what cannot be decoded is quarantined, and its slot stays empty.
 
-    def requests() -> Iterator[Request]:
-        for plan in plans:
-            in_work.append(plan)
-            paths = [f"{index.root}/{index.paths[sample]}" for sample in plan.samples]
-            yield Request(paths, plan.windows, plan.flips)
+    The decoder takes plans ahead; each batch still carries its own `images_seen`.
 
-    for images in decoder.decode(requests()):
-        plan = in_work.popleft()
-        labels = torch.from_numpy(index.labels[plan.samples]).to(images.device, non_blocking=True)
-        yield Batch(images, labels, plan.images_seen)
+    Raises:
+        DataError: decoding fails again and again though each image can be decoded alone.
+    """
+    upcoming = iter(plans)
+    failures = 0
+    while True:
+        waiting: deque[_Asked] = deque()
+        try:
+            for batch in _decoded(upcoming, waiting, source):
+                yield batch
+                failures = 0
+            return
+        except Undecodable as error:
+            failures += 1
+            if not _quarantine_faulty(waiting, source) and failures == ATTEMPTS:
+                doubt = f"{error}, {ATTEMPTS} times in a row, though each image alone can be decoded"
+                raise DataError(doubt) from error
+            upcoming = chain([asked.plan for asked in waiting], upcoming)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A plan on its way through storage and decoder."""
+
+    plan: Plan
+    valid: Plan  # its samples that are not masked
+
+    def answered(self, images: torch.Tensor, source: Source) -> Batch:
+        labels = torch.from_numpy(source.index.labels[self.valid.samples]).to(images.device, non_blocking=True)
+        return Batch(images, labels, self.plan.images_seen, len(self.plan) - len(self.valid), self.valid)
+
+    def empty(self, source: Source) -> Batch:
+        return self.answered(torch.empty(0, 3, 1, 1), source)
+
+
+def _decoded(plans: Iterator[Plan], waiting: deque[_Asked], source: Source) -> Iterator[Batch]:
+    """Batches until the plans end or one cannot be decoded; `waiting` then holds the plans that have no batch yet."""
+    for images in source.decoder.decode(_requests(plans, waiting, source)):
+        while not len(waiting[0].valid):
+            yield waiting.popleft().empty(source)
+        yield waiting.popleft().answered(images, source)
+    while waiting:
+        yield waiting.popleft().empty(source)
+
+
+def _requests(plans: Iterator[Plan], waiting: deque[_Asked], source: Source) -> Iterator[Request]:
+    """What is left of each plan without the masked images; nothing for a plan of which nothing is left."""
+    reading: deque[tuple[Plan, Callable[[], Inputs]]] = deque()
+    for plan in plans:
+        valid = plan.where(~source.quarantine.masked[plan.samples])
+        waiting.append(_Asked(plan, valid))
+        if len(valid):
+            reading.append((valid, source.storage.fetch(valid.samples)))
+        if len(reading) > READ_AHEAD:
+            yield _request(*reading.popleft())
+    while reading:
+        yield _request(*reading.popleft())
+
+
+def _request(plan: Plan, inputs: Callable[[], Inputs]) -> Request:
+    return Request(inputs(), plan.windows, plan.flips)
+
+
+def _quarantine_faulty(waiting: Iterable[_Asked], source: Source) -> bool:
+    """Decode what is waiting image by image and mask what fails. Whether something did."""
+    faulty = False
+    for plan in (asked.valid for asked in waiting):
+        for i, row in enumerate(plan.samples.tolist()):
+            alone = plan.where(np.arange(len(plan)) == i)
+            reason = source.decoder.fault(_request(alone, source.storage.fetch(alone.samples)))
+            if reason is not None:
+                logger.warning("left out: %s cannot be decoded: %s", source.storage.place(row), reason)
+                source.quarantine.add(row, reason)
+                faulty = True
+    return faulty

@@ -43,10 +43,13 @@ def training_slice(*, seed: int, images: int, images_seen: int, rank: int, size:
     return Slice(samples, epochs)
 
 
-def evaluation_share(*, images: int, rank: int, size: int) -> range:
-    """The rows that `rank` evaluates: contiguous, no row twice, none left out, sizes differing by one at most.
+def evaluation_share(*, batches: int, rank: int, size: int) -> range:
+    """The batches that `rank` evaluates: contiguous, none twice, none left out, shares differing by one at most.
 
-    >>> [list(evaluation_share(images=7, rank=r, size=3)) for r in range(3)]
+    Whole batches are dealt out, not images: so every image is evaluated beside the same others whatever the number of
+    workers, and its result is the same to the last bit.
+
+    >>> [list(evaluation_share(batches=7, rank=r, size=3)) for r in range(3)]
     [[0, 1], [2, 3], [4, 5, 6]]
     """
-    return range(rank * images // size, (rank + 1) * images // size)
+    return range(rank * batches // size, (rank + 1) * batches // size)

@@ -42,6 +42,7 @@ class GradientBuckets:
         self._buckets = [
             _bucket(f"gradients.{i}", group) for i, group in enumerate(plan(list(parameters)[::-1], bucket_bytes))
         ]
+        self._skipped = self._buckets[0].flat[-1] if self._buckets else torch.zeros(())
         for bucket in self._buckets:
             for parameter, _ in bucket.views:
                 parameter.register_post_accumulate_grad_hook(self._hook(bucket))
@@ -51,22 +52,38 @@ class GradientBuckets:
         """Bytes of each bucket, in the order of backward."""
         return [bucket.flat.nbytes for bucket in self._buckets]
 
-    def start(self) -> None:
-        """Empty the buckets, before backward."""
+    def start(self, skipped: int = 0) -> None:
+        """Empty the buckets, before backward.
+
+        Args:
+            skipped: images that this worker's batch lacks. The number travels in the first bucket's last element; there
+                it is 0 but for rare steps, and so exact in every dtype.
+        """
         for bucket in self._buckets:
             bucket.flat.zero_()
             bucket.missing = len(bucket.views)
             bucket.started = False
             for parameter, view in bucket.views:
                 parameter.grad = view
+        self._skipped.fill_(skipped)
 
-    def wait(self) -> None:
-        """Return when every gradient is summed; a bucket whose gradients did not all come is summed as it is."""
+    def wait(self) -> torch.Tensor:
+        """Return when every gradient is summed; a bucket whose gradients did not all come is summed as it is.
+
+        Returns:
+            the images that all workers' batches lack: a scalar on the gradients' device.
+        """
         for bucket in self._buckets:
             if not bucket.started:
                 self._reduce(bucket)
         for bucket in self._buckets:
             self._comm.wait(bucket.handle)
+        return self._skipped
+
+    def scale(self, factor: torch.Tensor) -> None:
+        """Multiply every gradient by a scalar on their device."""
+        for bucket in self._buckets:
+            bucket.flat.mul_(factor)
 
     def _hook(self, bucket: Bucket) -> Any:
         def ready(_: nn.Parameter) -> None:
@@ -103,6 +120,7 @@ def _bucket(name: str, parameters: list[nn.Parameter]) -> Bucket:
     for parameter in parameters:
         offsets.append(end)
         end += -(-parameter.numel() // step) * step
+    end += step  # room for GradientBuckets.start's number
     flat = torch.zeros(end, dtype=first.dtype, device=first.device)
     views = [
         (parameter, flat.as_strided(parameter.size(), parameter.stride(), offset))

@@ -84,7 +84,7 @@ def _probe_horovod() -> Facts:
 
 
 def _probe_torchvision() -> Facts:
-    from hvdtrain.model import torchvision
+    from hvdtrain import torchvision
 
     return {"version": torchvision.load().__version__}
 

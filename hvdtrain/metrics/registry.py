@@ -14,6 +14,9 @@ class Metrics:
         disable_created_metrics()
         self.registry = registry
         self.images = Counter("hvdtrain_images", "Training images that this worker has trained on", registry=registry)
+        self.skipped = Counter(
+            "hvdtrain_images_skipped", "Training images left out because they cannot be decoded", registry=registry
+        )
         self.steps = Counter("hvdtrain_steps", "Optimiser steps done since this process started", registry=registry)
         self.step = Summary("hvdtrain_step_seconds", "Time from one step's begin to the next", registry=registry)
         self.input_wait = Summary("hvdtrain_input_wait_seconds", "Time a step waited for its batch", registry=registry)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from hvdtrain.model import torchvision
+from hvdtrain import torchvision
 
 SMALL = {"resnet8": 1, "resnet20": 3}  # blocks per stage
 

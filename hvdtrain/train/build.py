@@ -52,8 +52,8 @@ class Parts:
         return min(self.images_of_all_epochs, self.state.images_seen + left)
 
 
-def build(config: Config, comm: Comm, machine: Machine, *, bucket_bytes: int) -> Parts:
-    data = Data(config, comm, machine)
+def build(config: Config, comm: Comm, machine: Machine, *, bucket_bytes: int, images_seen: int = 0) -> Parts:
+    data = Data(config, comm, machine, images_seen)
     dtype, autocast = ARITHMETIC[config.precision]
     model = initial_model(config, comm, machine.device, classes=len(data.train.classes))
     global_batch = config.data.batch_size * comm.size

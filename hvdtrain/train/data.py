@@ -1,17 +1,24 @@
-"""The images of a run: its indices, and the pipelines that read them."""
+"""The images of a run: which they are, where each worker reads them, and what is left out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
 from hvdtrain.config.schema import Config
-from hvdtrain.data import index as data_index
-from hvdtrain.data.dali import Colours, Decoder
+from hvdtrain.data import scan, synthetic
+from hvdtrain.data.decoder import Decoder, Pictures
 from hvdtrain.data.index import Index
-from hvdtrain.data.loader import Augmentation, Batch, batches, evaluation_plans, training_plans
+from hvdtrain.data.loader import Augmentation, Batch, Source, batches, evaluation_plans, training_plans
+from hvdtrain.data.storage import storage
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.errors import ConfigError, DataError
+from hvdtrain.train.quarantine import SharedQuarantine
+from hvdtrain.train.staging import Staged, stage
+
+PARTS = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -20,33 +27,51 @@ class Machine:
 
     device: torch.device
     threads: int  # CPU threads that decode images
+    launcher: str = "none"
 
 
 class Data:
-    """The images of a run and the pipelines that read them."""
+    """The images of a run on one worker."""
 
-    def __init__(self, config: Config, comm: Comm, machine: Machine) -> None:
-        self.train, self.val = _indices(config, comm, machine.threads)
-        self.classes = self.train.classes
+    def __init__(self, config: Config, comm: Comm, machine: Machine, images_seen: int = 0) -> None:
+        """Collective.
+
+        Args:
+            images_seen: from where training will go on, which decides what has to be staged.
+        """
         self._config, self._comm = config, comm
-        data = config.data
-        decode_on_gpu = data.device == "gpu" or (data.device == "auto" and machine.device.type == "cuda")
-        if decode_on_gpu and machine.device.type != "cuda":
-            raise ConfigError("data.device = gpu: expected cpu or auto, this worker has no GPU")
+        self.train, self.val = _indices(config, comm, machine.threads)
+        self._staged: Staged | None = None
+        roots = {part: config.data.dir / part for part in PARTS}
+        if config.data.stage == "copy" and config.data.source == "images":
+            self._staged = stage(config, comm, machine.launcher, self.train, self.val, images_seen=images_seen)
+            roots = self._staged.roots
+        on_gpu = _decode_on_gpu(config, machine.device)
+        pictures = Pictures(
+            size=config.data.image_size,
+            mean=config.data.mean,
+            std=config.data.std,
+            dtype=torch.float16 if on_gpu and config.precision == "bf16" else torch.float32,
+        )
 
-        def decoder(batch_size: int) -> Decoder:
-            return Decoder(
-                batch_size=batch_size,
-                image_size=data.image_size,
-                colours=Colours(data.mean, data.std),
-                decode_on_gpu=decode_on_gpu,
-                device=machine.device,
-                threads=data.threads or machine.threads,
-                prefetch=data.prefetch,
-            )
+        def source(index: Index, root: Path, batch_size: int) -> Source:
+            if config.data.source == "synthetic":
+                noise = synthetic.NoiseDecoder(batch_size=batch_size, pictures=pictures, device=machine.device)
+                return Source(index, synthetic.NoStorage(), noise)
+            stored = storage(root, index, threads=config.data.threads or machine.threads)
+            return Source(index, stored, _decoder(config, machine, pictures, index, on_gpu, batch_size, stored.by_name))
 
-        self._train_decoder = decoder(data.batch_size)
-        self._val_decoder = decoder(config.evaluation.batch_size)
+        self.sources = {
+            "train": source(self.train, roots["train"], config.data.batch_size),
+            "val": source(self.val, roots["val"], config.evaluation.batch_size),
+        }
+        self.quarantine = SharedQuarantine(config, comm, self.sources)
+
+    def close(self) -> None:
+        """Give the node's disk or memory back. Every worker of the node must be done with its images."""
+        self._comm.gather(None, "images")
+        if self._staged:
+            self._staged.remove()
 
     def training(self, images_seen: int) -> Iterator[Batch]:
         """This worker's training batches, without end, from `images_seen` on."""
@@ -60,7 +85,7 @@ class Data:
             size=self._comm.size,
             batch_size=data.batch_size,
         )
-        return batches(plans, self.train, self._train_decoder)
+        return batches(plans, self.sources["train"])
 
     def validation(self) -> Iterator[Batch]:
         """This worker's share of the validation images, once."""
@@ -71,14 +96,17 @@ class Data:
             size=self._comm.size,
             batch_size=self._config.evaluation.batch_size,
         )
-        return batches(plans, self.val, self._val_decoder)
+        return batches(plans, self.sources["val"])
 
 
 def _indices(config: Config, comm: Comm, threads: int) -> tuple[Index, Index]:
-    """Rank 0 walks the folders, for a million files are too many for each of a thousand workers to ask after."""
+    """Rank 0 looks at the files, for a million are too many for each of a thousand workers to ask after."""
+    if config.data.source == "synthetic":
+        return synthetic.index("train"), synthetic.index("val")
     found: tuple[Index, Index] | None = None
     if comm.rank == 0:
-        train, val = (data_index.build(config.data.dir / part, threads=threads) for part in ("train", "val"))
+        cache = config.data.cache_dir.expanduser()
+        train, val = (scan.find(config.data.dir / part, cache=cache, workers=threads) for part in PARTS)
         if train.classes != val.classes:
             odd = sorted(set(train.classes) ^ set(val.classes))
             raise DataError(f"{config.data.dir}: train and val have different classes: {', '.join(odd[:5])}")
@@ -87,3 +115,45 @@ def _indices(config: Config, comm: Comm, threads: int) -> tuple[Index, Index]:
     if received is None:
         raise AssertionError("rank 0 sent no index")
     return received
+
+
+def _decode_on_gpu(config: Config, device: torch.device) -> bool:
+    if config.data.device == "gpu" and device.type != "cuda":
+        raise ConfigError("data.device = gpu: expected cpu or auto, this worker has no GPU")
+    if config.data.device == "gpu" and config.data.decoder == "torchvision":
+        raise ConfigError("data.device = gpu: expected cpu or auto with data.decoder = torchvision")
+    return _uses_dali(config) and config.data.device != "cpu" and device.type == "cuda"
+
+
+def _uses_dali(config: Config) -> bool:
+    if config.data.decoder == "auto":
+        return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
+    return config.data.decoder == "dali"
+
+
+def _decoder(
+    config: Config, machine: Machine, pictures: Pictures, index: Index, on_gpu: bool, batch_size: int, by_name: bool
+) -> Decoder:
+    threads = config.data.threads or machine.threads
+    if not _uses_dali(config):
+        from hvdtrain.data.reference import ReferenceDecoder
+
+        return ReferenceDecoder(
+            pictures=pictures,
+            device=machine.device,
+            threads=threads,
+            prefetch=config.data.prefetch,
+            by_name=by_name,
+        )
+    from hvdtrain.data.dali import DaliDecoder
+
+    return DaliDecoder(
+        batch_size=batch_size,
+        pictures=pictures,
+        decode_on_gpu=on_gpu,
+        device=machine.device,
+        threads=threads,
+        prefetch=config.data.prefetch,
+        by_name=by_name,
+        largest=(int(index.heights.max()), int(index.widths.max())),
+    )

@@ -27,6 +27,8 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], arithmetic: Arithmetic,
     images, top1, top5, loss = 0, 0, 0, 0.0
     with torch.inference_mode():
         for batch in batches:
+            if not len(batch.labels):
+                continue  # none of its images can be decoded
             logits = arithmetic.forward(model, batch.images)
             best = logits.topk(min(5, logits.shape[1])).indices  # (n, 5)
             hit = best == batch.labels[:, None]

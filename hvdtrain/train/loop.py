@@ -49,14 +49,20 @@ def train(
         input_wait = time.perf_counter() - step_began
         lr = parts.schedule(epoch_before)
         loss = train_step(
-            state, batch, lr=lr, global_batch=parts.global_batch, arithmetic=parts.arithmetic, buckets=parts.buckets
+            state,
+            batch,
+            lr=lr,
+            global_batch=parts.global_batch,
+            arithmetic=parts.arithmetic,
+            comm=comm,
+            buckets=parts.buckets,
         )
         state.images_seen, state.step = batch.images_seen, state.step + 1
-        images = len(batch.labels)
-        meters.add(loss, images, input_wait)
-        record.step(state, images=images, lr=lr, input_wait=input_wait, seconds=time.perf_counter() - step_began)
+        meters.add(loss, len(batch.labels), input_wait)
+        record.step(state, batch, lr=lr, input_wait=input_wait, seconds=time.perf_counter() - step_began)
         if state.step % cadence.report_steps == 0 or parts.over:
             record.report(state, meters.report(comm), lr=lr)
+            share_quarantine(parts, record)
         if state.step % COLLECT_GARBAGE_EVERY == 0:
             gc.collect()
         aside = time.perf_counter()
@@ -74,7 +80,15 @@ def evaluate_and_record(parts: Parts, comm: Comm, record: Record) -> Evaluation:
     began = time.perf_counter()
     result = evaluate(parts.state.model, parts.data.validation(), parts.arithmetic, comm)
     record.evaluated(parts.state, result, time.perf_counter() - began)
+    share_quarantine(parts, record)
     return result
+
+
+def share_quarantine(parts: Parts, record: Record) -> None:
+    """Tell everyone, and the record, what could not be decoded since the last time. Collective."""
+    for part, rows in parts.data.quarantine.share().items():
+        for row, reason in rows.items():
+            record.quarantined(parts.state, part, parts.data.sources[part].index.names[row], reason)
 
 
 def crossed(before: float, after: float, every: float) -> bool:

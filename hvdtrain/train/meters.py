@@ -1,5 +1,6 @@
 """Sums that grow each step and are read only when they are reported, so that no step waits for the device."""
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -40,6 +41,7 @@ class Meters:
         loss = 0.0 if self.loss_sum is None else float(self.loss_sum)
         loss, images, steps, waited = comm.sum([loss, self.images, self.steps, self.input_wait_seconds], "report")
         now = time.perf_counter()
-        report = Report(loss / images, images / (now - self.began), waited / steps)
+        mean = loss / images if images else math.nan  # every image of these steps may have been left out
+        report = Report(mean, images / (now - self.began), waited / steps)
         self.loss_sum, self.images, self.steps, self.input_wait_seconds, self.began = None, 0, 0, 0.0, now
         return report

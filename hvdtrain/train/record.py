@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hvdtrain.data.loader import Batch
 from hvdtrain.log import EventLog, logger
 from hvdtrain.metrics.registry import Metrics
 from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.meters import Report
 from hvdtrain.train.progress import Display
 from hvdtrain.train.state import TrainState
+from hvdtrain.train.trace import Trace
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Record:
     events: EventLog | None
     display: Display | None
     images_per_epoch: int
+    trace: Trace | None = None
 
     def started(self, state: TrainState, *, world_size: int, global_batch: int, total_images: int) -> None:
         self._write(
@@ -31,15 +34,18 @@ class Record:
             total_images=total_images,
         )
 
-    def step(self, state: TrainState, *, images: int, lr: float, input_wait: float, seconds: float) -> None:
+    def step(self, state: TrainState, batch: Batch, *, lr: float, input_wait: float, seconds: float) -> None:
         metrics = self.metrics
-        metrics.images.inc(images)
+        metrics.images.inc(len(batch.labels))
+        metrics.skipped.inc(batch.skipped)
         metrics.steps.inc()
         metrics.step.observe(seconds)
         metrics.input_wait.observe(input_wait)
         metrics.lr.set(lr)
         metrics.epoch.set(self._epoch(state))
         metrics.last_step.set(time.time())
+        if self.trace:
+            self.trace.step(batch)
 
     def report(self, state: TrainState, report: Report, *, lr: float) -> None:
         self.metrics.loss.set(report.loss)
@@ -80,6 +86,9 @@ class Record:
             rates = f"top-1 {100 * result.top1:.2f} %  top-5 {100 * result.top5:.2f} %"
             logger.info("epoch %.2f  %s  of %d validation images", epoch, rates, result.images)
 
+    def quarantined(self, state: TrainState, part: str, image: str, reason: str) -> None:
+        self._write("quarantine", state, part=part, image=image, reason=reason)
+
     def saved(self, state: TrainState, path: Path, seconds: float) -> None:
         self._write("checkpoint", state, path=str(path), seconds=seconds)
 
@@ -87,6 +96,8 @@ class Record:
         self._write("end", state, seconds=seconds, images_per_second=images_per_second)
         if self.events:
             self.events.close()
+        if self.trace:
+            self.trace.close()
 
     def _write(self, event: str, state: TrainState, **fields: Any) -> None:
         if self.events:

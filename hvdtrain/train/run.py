@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from hvdtrain.train.loop import Cadence, evaluate_and_record, train
 from hvdtrain.train.progress import Display, duration
 from hvdtrain.train.record import Record
 from hvdtrain.train.state import TrainState
+from hvdtrain.train.trace import Trace, forget_after
 
 
 def run(config: Config, topology: Topology) -> None:
@@ -48,8 +50,18 @@ def run(config: Config, topology: Topology) -> None:
     for name, value in tuning.kept.items():
         logger.info("%s = %s comes from the environment and stays", name, value)
 
-    parts = build(config, comm, Machine(device, cores), bucket_bytes=tuning.bucket_bytes)
-    _resume(config, parts.state, comm)
+    checkpoint = _checkpoint(config, comm)
+    if first and checkpoint:
+        forget_after(folder / "images", checkpoint.manifest.images_seen)
+    parts = build(
+        config,
+        comm,
+        Machine(device, cores, topology.launcher),
+        bucket_bytes=tuning.bucket_bytes,
+        images_seen=checkpoint.manifest.images_seen if checkpoint else 0,
+    )
+    if checkpoint:
+        _go_on(parts, checkpoint)
     info = run_info(config, world_size=comm.size, global_batch=parts.global_batch)
     metrics = Metrics(prometheus_client.CollectorRegistry(), info)
     exporter = Exporter(metrics.registry, address=config.metrics.address, port=config.metrics.port + comm.local_rank)
@@ -63,6 +75,8 @@ def run(config: Config, topology: Topology) -> None:
     )
     endpoints = [worker["metrics"] for worker in environment["workers"]]
     record = Record(metrics, None, None, len(parts.data.train))
+    if config.run.trace_images:
+        record.trace = Trace(folder / "images", comm.rank, parts.data.train)
     if first:
         write_whole(folder / "config.yaml", to_yaml(config))
         targets.write(folder / "targets.json", config.run_name, endpoints)
@@ -78,7 +92,7 @@ def run(config: Config, topology: Topology) -> None:
             plain_every_seconds=config.run.console_seconds,
         )
     cadence = Cadence(config.run.report_every, config.evaluation.every_epochs, config.checkpoint.every_epochs)
-    save = partial(_save, folder / "checkpoints", config.digest()) if first else None
+    save = partial(_save, folder / "checkpoints", config.digest(), parts.data.train.digest) if first else None
     try:
         images_per_second = train(parts, comm, record, cadence, save)
     finally:
@@ -90,6 +104,7 @@ def run(config: Config, topology: Topology) -> None:
         record.ended(parts.state, seconds=seconds, images_per_second=images_per_second)
         print(_summary(result, images_per_second, comm.size, seconds, folder, endpoints), flush=True)
     exporter.close()
+    parts.data.close()
     comm.close()
 
 
@@ -112,31 +127,50 @@ def _claim(folder: Path, config: Config) -> None:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 
 
-def _resume(config: Config, state: TrainState, comm: Comm) -> None:
-    """Rank 0 reads the checkpoint and hands its bytes round: one reader, and no doubt about what was read."""
+@dataclass(frozen=True)
+class Checkpoint:
+    manifest: store.Manifest
+    tensors: bytes
+
+
+def _checkpoint(config: Config, comm: Comm) -> Checkpoint | None:
+    """Where to go on. Rank 0 reads and hands the bytes round: one reader, and no doubt about what was read."""
     found = None
     if comm.rank == 0 and config.resume != "never":
         checkpoints = config.run_dir / "checkpoints"
         path = store.newest(checkpoints) if config.resume == "auto" else Path(config.resume)
         if path is not None:
-            manifest, data = store.read(path)
-            if manifest.config_digest != config.digest():
+            found = Checkpoint(*store.read(path))
+            if found.manifest.config_digest != config.digest():
                 raise CheckpointError(
-                    f"{path} belongs to configuration {manifest.config_digest}, this one is {config.digest()}",
+                    f"{path} belongs to configuration {found.manifest.config_digest}, this one is {config.digest()}",
                     remedy=f"compare with {config.run_dir}/config.yaml",
                 )
-            logger.info("resuming from %s: step %d, %d images seen", path, manifest.step, manifest.images_seen)
-            found = (manifest, data)
-    received = comm.broadcast_object(found, "checkpoint")
-    if received is not None:
-        manifest, data = received
-        device = next(state.model.parameters()).device
-        state.load(store.tensors(data, device), images_seen=manifest.images_seen, step=manifest.step)
+            logger.info(
+                "resuming from %s: step %d, %d images seen", path, found.manifest.step, found.manifest.images_seen
+            )
+    return comm.broadcast_object(found, "checkpoint")
 
 
-def _save(checkpoints: Path, config_digest: str, state: TrainState) -> Path:
+def _go_on(parts: Parts, checkpoint: Checkpoint) -> None:
+    manifest, data = checkpoint.manifest, parts.data.train.digest
+    if manifest.data_digest != data:  # another order: images would be seen twice, and others not at all
+        raise CheckpointError(
+            f"the checkpoint was made with the training images {manifest.data_digest}, these are {data}",
+            remedy="hvdtrain data verify, or begin a new run",
+        )
+    device = next(parts.state.model.parameters()).device
+    parts.state.load(store.tensors(checkpoint.tensors, device), images_seen=manifest.images_seen, step=manifest.step)
+
+
+def _save(checkpoints: Path, config_digest: str, data_digest: str, state: TrainState) -> Path:
     return store.save(
-        checkpoints, state.tensors(), images_seen=state.images_seen, step=state.step, config_digest=config_digest
+        checkpoints,
+        state.tensors(),
+        images_seen=state.images_seen,
+        step=state.step,
+        config_digest=config_digest,
+        data_digest=data_digest,
     )
 
 
@@ -148,7 +182,9 @@ def _announce(config: Config, parts: Parts, *, world_size: int, place: str, algo
     logger.info("run %s", config.run_dir)
     logger.info("%s, %s, %s on %s; allreduce: %s", config.model.name, config.precision, workers, place, algorithm)
     logger.info("minibatch kn = %d x %d = %d images, peak rate %g", world_size, batch, parts.global_batch, peak)
-    logger.info("%d training and %d validation images, %d classes", len(data.train), len(data.val), len(data.classes))
+    logger.info(
+        "%d training and %d validation images, %d classes", len(data.train), len(data.val), len(data.train.classes)
+    )
     logger.info("Prometheus targets in %s/targets.json", config.run_dir)
 
 

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 def save(folder: Path, images_seen: int = 640, **tensors: Any) -> Path:
     content = tensors or {"model": {"w": torch.arange(6.0)}}
-    return store.save(folder, content, images_seen=images_seen, step=20, config_digest="0123abcd")
+    return store.save(folder, content, images_seen=images_seen, step=20, config_digest="0123abcd", data_digest="89ef")
 
 
 def trained() -> tuple[nn.Module, torch.optim.SGD]:
@@ -167,8 +167,8 @@ def test_every_shortened_manifest_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "has schema 2: expected 1"),
-        ({"schema": None}, "has schema None: expected 1"),
+        ({"schema": 1}, "has schema 1: expected 2"),
+        ({"schema": None}, "has schema None: expected 2"),
         ({"unknown": 1}, "unknown"),
         ({"tensors_sha256": "0" * 64}, "torn"),
     ],

@@ -1,4 +1,6 @@
-"""Crop windows and flips: where they lie, what they depend on, and that they are torchvision's in distribution."""
+"""Crop windows, flips and mixup's weights: where they lie and what they depend on. Beside torchvision's crops they are
+laid in test_crop_distribution.py.
+"""
 
 from typing import Any
 
@@ -8,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hvdtrain import torchvision
 from hvdtrain.data import augment
-from hvdtrain.model import torchvision
+from tests.data.test_crop_distribution import SIGMAS, apart, bound
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 pixels = st.one_of(st.integers(1, 12), st.integers(1, 6000))
@@ -93,30 +96,6 @@ def test_a_window_depends_on_seed_epoch_and_sample_alone() -> None:
     assert len(np.unique(everyone, axis=0)) > 95
 
 
-@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (200, 800), (64, 64)])
-def test_windows_are_distributed_as_torchvisions(height: int, width: int) -> None:
-    torchvision.load()
-    from torchvision.transforms import RandomResizedCrop
-
-    n = 4000
-    ours = windows(height, width, n).astype(np.float64)
-    torch.manual_seed(0)
-    image = torch.empty(3, height, width)
-    theirs = np.array([RandomResizedCrop.get_params(image, AREA, ASPECT) for _ in range(n)], np.float64)
-    quantiles = np.linspace(0.05, 0.95, 19)
-    for name, of, scale in (
-        ("area", lambda w: w[:, 2] * w[:, 3] / (height * width), 1.0),
-        ("log aspect", lambda w: np.log(w[:, 3] / w[:, 2]), 2 * np.log(4 / 3)),
-        ("top", lambda w: w[:, 0] / height, 1.0),
-        ("left", lambda w: w[:, 1] / width, 1.0),
-    ):
-        # Two quantiles of 4,000 draws each differ by 0.011 of the range (standard deviation), two means by 0.006; an
-        # aspect drawn evenly instead of log-evenly moves the mean by 0.04, a side instead of an area by 0.2.
-        apart = np.abs(np.quantile(of(ours), quantiles) - np.quantile(of(theirs), quantiles)) / scale
-        assert apart.max() < 0.05, name
-        assert abs(of(ours).mean() - of(theirs).mean()) / scale < 0.015, name
-
-
 def test_areas_are_uniform_and_aspects_log_uniform_where_everything_fits() -> None:
     found = windows(3000, 3000, 20_000, area=(0.1, 0.3), aspect=(0.5, 2)).astype(np.float64)
     area = found[:, 2] * found[:, 3] / 9e6
@@ -149,6 +128,103 @@ def test_a_flip_depends_on_seed_epoch_and_sample_and_not_on_the_crop() -> None:
         assert 0.45 < (other == flips(0, 3)).mean() < 0.55
     area = windows(3000, 3000, 2000, epoch=3)[:, 2:].prod(1)
     assert abs(np.corrcoef(area, flips(0, 3))[0, 1]) < 0.06
+
+
+# What a chi-square of so many degrees of freedom exceeds with a probability of one in a million
+MOST = {1: 23.93, 9: 44.81}
+
+
+def chi_square(one: np.ndarray, other: np.ndarray) -> float:
+    """Of the table that counts how often each of `one`'s values meets each of `other`'s: are they related?"""
+    counts = np.zeros((one.max() + 1, other.max() + 1))
+    np.add.at(counts, (one.astype(int).ravel(), other.astype(int).ravel()), 1)
+    expected = counts.sum(1, keepdims=True) * counts.sum(0) / counts.sum()
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+def flip_grid(seed: int) -> np.ndarray:
+    """(400 epochs, 500 samples)"""
+    epochs, samples = (grid.ravel() for grid in np.indices((400, 500)))
+    return augment.flips(seed=seed, epochs=epochs, samples=samples, probability=0.5).reshape(400, 500)
+
+
+def test_flips_have_nothing_to_do_with_windows() -> None:
+    samples = np.arange(50_000)
+    found = windows(375, 500, samples, epoch=2).astype(np.float64)
+    flips = augment.flips(seed=0, epochs=np.full_like(samples, 2), samples=samples, probability=0.5)
+    top, left, tall, wide = found.T
+    for quantity in (tall * wide, wide / tall, top, left, top + tall, left + wide):
+        tenths = np.argsort(np.argsort(quantity, kind="stable")) * 10 // len(samples)
+        assert chi_square(tenths, flips) < MOST[9]
+        assert chi_square(tenths, tenths >= 5) > 1000 * MOST[9]  # were it so, it would be seen
+
+
+@pytest.mark.parametrize(("epochs", "samples"), [(1, 0), (2, 0), (3, 0), (0, 1), (0, 2), (0, 3), (1, 1), (16, 64)])
+def test_flips_have_nothing_to_do_with_those_of_other_epochs_and_samples(epochs: int, samples: int) -> None:
+    grid = flip_grid(0)
+    assert chi_square(grid[epochs:, samples:], grid[: 400 - epochs, : 500 - samples]) < MOST[1]
+
+
+def test_flips_have_nothing_to_do_with_those_of_another_seed() -> None:
+    assert chi_square(flip_grid(0), flip_grid(1)) < MOST[1]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_no_sample_and_no_epoch_is_flipped_more_or_more_evenly_than_by_chance(axis: int) -> None:
+    grid = flip_grid(0)
+    counts, n = grid.sum(axis), grid.shape[axis]
+    spread = ((counts - n / 2) ** 2 / (n / 4)).sum()  # a chi-square of len(counts) degrees of freedom
+    assert abs(spread - len(counts)) < SIGMAS * np.sqrt(2 * len(counts))
+
+
+def weights(alpha: float, n: int = 20_000, *, seed: int = 0) -> np.ndarray:
+    """One for each of n pairs."""
+    return augment.mixup_weights(seed=seed, positions=np.arange(0, 2 * n, 2), alpha=alpha).astype(np.float64)
+
+
+def test_the_mixup_weights_never_change() -> None:
+    found = augment.mixup_weights(seed=3, positions=np.arange(10**9, 10**9 + 8), alpha=0.2)
+    assert found.dtype == np.float32
+    expected = [0.99624050, 0.93337047, 0.23761174, 0.12087470]
+    np.testing.assert_allclose(found, np.repeat(expected, 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.4, 0.5, 1, 2, 30])
+def test_mixup_weights_are_beta_distributed(alpha: float) -> None:
+    found, n = weights(alpha), 20_000
+    variance = 1 / (4 * (2 * alpha + 1))
+    assert abs(found.mean() - 0.5) < SIGMAS * np.sqrt(variance / n)
+    # the fourth central moment over the variance squared is 3 - 6 / (2·alpha + 3)
+    assert abs(found.var() / variance - 1) < SIGMAS * np.sqrt((2 - 6 / (2 * alpha + 3)) / n)
+    numpys = np.random.default_rng(0).beta(alpha, alpha, n)
+    # to six digits: finer than a float32 is near 1, and no picture shows it
+    assert apart(found.round(6), numpys.round(6)) < bound(n, n)
+    assert apart(found.round(6), (1 - found).round(6)) < bound(n, n)
+    assert apart(found.round(6), np.random.default_rng(0).beta(alpha * 1.25, alpha * 1.25, n).round(6)) > bound(n, n)
+
+
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    positions=st.lists(st.integers(0, 2**50), min_size=1, max_size=20),
+    alpha=st.floats(1e-4, 1e4),
+)
+def test_a_mixup_weight_is_a_fraction_that_depends_on_seed_and_pair_alone(
+    seed: int, positions: list[int], alpha: float
+) -> None:
+    places = np.array(positions)
+    found = augment.mixup_weights(seed=seed, positions=places, alpha=alpha)
+    assert found.shape == places.shape
+    assert ((found >= 0) & (found <= 1)).all()
+    np.testing.assert_array_equal(augment.mixup_weights(seed=seed, positions=places ^ 1, alpha=alpha), found)
+    for place, weight in zip(places, found, strict=True):  # alone as in company
+        assert augment.mixup_weights(seed=seed, positions=np.array([place]), alpha=alpha) == weight
+
+
+def test_pairs_and_seeds_have_mixup_weights_of_their_own() -> None:
+    found = weights(1)
+    assert len(np.unique(found)) > 19_900  # of float32s, some 20 of 20,000 meet another
+    for other in (weights(1, seed=1), np.roll(found, 1), np.roll(found, 2)):
+        assert abs(np.corrcoef(found, other)[0, 1]) < SIGMAS / np.sqrt(len(found))
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (224, 224), (1200, 800), (97, 1001)])

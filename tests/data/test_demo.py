@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from hvdtrain.data import demo, index
+from hvdtrain.data import demo, scan
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_every_digit_is_written_once_under_its_class(folder: Path) -> None:
 
 def test_all_ten_classes_are_in_both_parts_in_like_shares(folder: Path) -> None:
     for part, images in (("train", 1433), ("val", 364)):
-        table = index.build(folder / part, threads=2)
+        table = scan.scan(folder / part, workers=2)
         assert table.classes == tuple("0123456789")
         counts = np.bincount(table.labels, minlength=10)
         assert counts.sum() == images

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from hvdtrain.data import demo, index
-from hvdtrain.data.dali import Colours, Decoder, Request
+from hvdtrain.data import demo, scan
+from hvdtrain.data.dali import DaliDecoder
+from hvdtrain.data.decoder import Pictures, Request
+from hvdtrain.data.storage import Folders
 from hvdtrain.distributed.buckets import GradientBuckets
 from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.model.build import build
@@ -23,20 +25,24 @@ GPU = torch.device("cuda", 0)
 HVDTRAIN = str(Path(sys.executable).with_name("hvdtrain"))
 
 
-def pictures(folder: Path, *, decode_on_gpu: bool, device: torch.device) -> list[torch.Tensor]:
-    files = index.build(folder, threads=2)
-    decoder = Decoder(
+def pictures(
+    folder: Path, *, decode_on_gpu: bool, device: torch.device, dtype: torch.dtype = torch.float32
+) -> list[torch.Tensor]:
+    files = scan.scan(folder, workers=2)
+    decoder = DaliDecoder(
         batch_size=16,
-        image_size=48,
-        colours=Colours((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        pictures=Pictures(48, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), dtype),
         decode_on_gpu=decode_on_gpu,
         device=device,
         threads=2,
         prefetch=2,
+        by_name=True,
+        largest=(32, 32),
     )
     windows = np.array([[2, 3, 24, 22]] * 16, np.float32)
     flips = np.arange(16) % 2 == 0
-    requests = [Request([f"{folder}/{p}" for p in files.paths[i : i + 16]], windows, flips) for i in (0, 16, 32)]
+    storage = Folders(folder, files)
+    requests = [Request(storage.fetch(np.arange(i, i + 16))(), windows, flips) for i in (0, 16, 32)]
     return list(decoder.decode(requests))
 
 
@@ -50,6 +56,16 @@ def test_gpu_decodes_the_pictures_that_the_cpu_decodes(tmp_path: Path) -> None:
         assert gpu.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(copy.cpu(), cpu)
         assert float((gpu.cpu() - cpu).abs().mean()) < 0.5 / 255 / 0.5  # half a grey level; std is 0.5
+
+
+def test_the_gpu_gives_half_precision_pictures_as_the_cpu_does(tmp_path: Path) -> None:
+    demo.write(tmp_path)
+    half, on_cpu = torch.float16, torch.device("cpu")
+    on_gpu = pictures(tmp_path / "train", decode_on_gpu=True, device=GPU, dtype=half)
+    cpu = pictures(tmp_path / "train", decode_on_gpu=False, device=on_cpu, dtype=half)
+    for ours, theirs in zip(on_gpu, cpu, strict=True):
+        assert ours.dtype == theirs.dtype == half
+        assert float((ours.cpu().float() - theirs.float()).abs().mean()) < 0.5 / 255 / 0.5
 
 
 def test_gradients_in_buckets_equal_plain_ones_on_the_gpu() -> None:

@@ -62,7 +62,7 @@ def test_the_run_is_described_by_labels(metrics: Metrics) -> None:
 
 def test_every_series_is_ours_explained_and_in_base_units(metrics: Metrics) -> None:
     families = list(text_string_to_metric_families(generate_latest(metrics.registry).decode()))
-    assert len(families) == 10
+    assert len(families) == 11
     for family in families:
         assert family.name.startswith("hvdtrain_")
         assert len(family.documentation) > 10

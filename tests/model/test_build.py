@@ -80,7 +80,7 @@ def test_without_normalisation_there_is_none_and_the_signal_does_not_explode(nam
 
 
 def test_without_normalisation_the_branches_are_scaled_by_their_number() -> None:
-    from hvdtrain.model import torchvision
+    from hvdtrain import torchvision
 
     block = torchvision.load().models.resnet.BasicBlock
     scales = []

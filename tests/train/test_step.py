@@ -42,7 +42,8 @@ def half(of: Batch, which: int) -> Batch:
 
 def step(of: TrainState, on: Batch, comm: SoloComm | None = None, *, lr: float = 0.1, global_batch: int = 8) -> float:
     buckets = GradientBuckets(of.model.parameters(), comm, 10_000) if comm else None
-    return float(train_step(of, on, lr=lr, global_batch=global_batch, arithmetic=DOUBLE, buckets=buckets))
+    comm = comm or SoloComm()
+    return float(train_step(of, on, lr=lr, global_batch=global_batch, arithmetic=DOUBLE, comm=comm, buckets=buckets))
 
 
 def gradients(of: TrainState) -> list[torch.Tensor]:
@@ -59,7 +60,7 @@ def test_steps_are_those_of_plain_pytorch(norm: str, with_buckets: bool) -> None
     velocity = {p: torch.zeros_like(p) for p in twin.parameters()}
     for number, lr in enumerate((0.1, 0.1, 0.02)):
         on = batch(seed=number)
-        loss = train_step(ours, on, lr=lr, global_batch=8, arithmetic=DOUBLE, buckets=buckets)
+        loss = train_step(ours, on, lr=lr, global_batch=8, arithmetic=DOUBLE, comm=SoloComm(), buckets=buckets)
         twin.zero_grad()
         wanted = functional.cross_entropy(twin(on.images.double()), on.labels)
         wanted.backward()  # type: ignore[no-untyped-call]
@@ -80,7 +81,7 @@ def test_the_loss_is_the_sum_over_this_workers_images_and_holds_no_graph() -> No
         logits = state().model(on.images.double())
         wanted = sum(float(functional.cross_entropy(logits[i : i + 1], on.labels[i : i + 1])) for i in range(8))
     ours = state()
-    loss = train_step(ours, on, lr=0.1, global_batch=64, arithmetic=DOUBLE, buckets=None)
+    loss = train_step(ours, on, lr=0.1, global_batch=64, arithmetic=DOUBLE, comm=SoloComm(), buckets=None)
     assert not loss.requires_grad
     assert float(loss) == pytest.approx(wanted)
 
@@ -118,6 +119,59 @@ def test_two_workers_with_half_a_batch_step_as_one_with_the_whole() -> None:
     step(whole, on, SoloComm())
     for ours, theirs in zip(worker.model.parameters(), whole.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+def without(of: Batch, lost: set[int]) -> Batch:
+    """The batch as it comes when some of its images cannot be decoded."""
+    kept = [i for i in range(len(of.labels)) if i not in lost]
+    return Batch(of.images[kept], of.labels[kept], of.images_seen, skipped=len(lost))
+
+
+def assert_same_weights(ours: TrainState, theirs: TrainState) -> None:
+    for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("lost", [(set(), {1}), ({0, 1, 2}, {3}), ({0, 1, 2, 3}, set()), (set(), {0, 1, 2, 3})])
+def test_the_gradient_is_the_mean_over_the_images_that_are_there(lost: tuple[set[int], set[int]]) -> None:
+    """Whoever lacks them, and even where a worker has none left."""
+    on = batch()
+    left: dict[str, torch.Tensor] = {}
+    step(state(), without(half(on, 1), lost[1]), Beside(left))
+    worker, whole = state(), state()
+    step(worker, without(half(on, 0), lost[0]), Beside(left))
+    there = without(on, lost[0] | {4 + i for i in lost[1]})
+    step(whole, Batch(there.images, there.labels, 8), SoloComm(), global_batch=len(there.labels))
+    assert_same_weights(worker, whole)
+
+
+@pytest.mark.parametrize("comm", [SoloComm(), None])
+def test_one_worker_makes_up_for_lost_images_with_buckets_and_without(comm: SoloComm | None) -> None:
+    there = without(batch(), {2, 5})
+    worker, whole = state(), state()
+    step(worker, there, comm)
+    step(whole, Batch(there.images, there.labels, 8), comm, global_batch=6)
+    assert_same_weights(worker, whole)
+
+
+def test_a_step_without_any_image_moves_by_momentum_and_decay_alone() -> None:
+    ours = state()
+    loss = train_step(
+        ours,
+        without(batch(), set(range(8))),
+        lr=0.1,
+        global_batch=8,
+        arithmetic=DOUBLE,
+        comm=SoloComm(),
+        buckets=GradientBuckets(ours.model.parameters(), SoloComm(), 10_000),
+    )
+    assert float(loss) == 0
+    fresh = state()
+    for a, b, grad in zip(ours.model.parameters(), fresh.model.parameters(), gradients(ours), strict=True):
+        assert bool(a.isfinite().all())
+        moved = float((a - b).detach().abs().max())
+        assert moved <= 0.1 * DECAY * (1 + MOMENTUM) * float(b.detach().abs().max()) + 1e-15
+        assert grad.shape == a.shape
 
 
 def test_the_rate_is_the_one_that_is_given() -> None:

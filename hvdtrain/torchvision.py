@@ -2,7 +2,7 @@
 
 torchvision's usual wheels are built for CUDA. Beside a CPU build of torch their compiled operators cannot load, and
 then the import ends in "operator torchvision::nms does not exist". Declaring the schemas that its Python code refers to
-lets the rest, of which we use the networks, import and work.
+lets the rest, of which we use the networks and the transforms, import and work.
 """
 
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ def load() -> ModuleType:
             library.define(schema)
         _declared.append(library)
     import torchvision.models
+    import torchvision.transforms.v2
 
     module: ModuleType = torchvision
     return module

@@ -1,6 +1,8 @@
-"""DALI decodes the window it is told, and nothing else."""
+"""Both decoders decode the window they are told, and nothing else."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,28 +10,50 @@ import pytest
 import torch
 from PIL import Image
 
-from hvdtrain.data.dali import Colours, Decoder, Request
-from hvdtrain.errors import DataError
+from hvdtrain.data.dali import DaliDecoder
+from hvdtrain.data.decoder import Decoder, Pictures, Request, Undecodable
+from hvdtrain.data.reference import ReferenceDecoder
 
-PLAIN = Colours((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # pixels as they are, 0 to 255
 SIDE = 16
+CPU = torch.device("cpu")
 
 
-def decoder(colours: Colours = PLAIN, *, batch_size: int = 4, image_size: int = SIDE, prefetch: int = 2) -> Decoder:
-    return Decoder(
+def plain(size: int = SIDE, dtype: torch.dtype = torch.float32) -> Pictures:
+    """Pixels as they are, 0 to 255."""
+    return Pictures(size, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), dtype)
+
+
+def dali(pictures: Pictures, *, batch_size: int = 4, prefetch: int = 2, by_name: bool = True) -> Decoder:
+    return DaliDecoder(
         batch_size=batch_size,
-        image_size=image_size,
-        colours=colours,
+        pictures=pictures,
         decode_on_gpu=False,
-        device=torch.device("cpu"),
+        device=CPU,
         threads=1,
         prefetch=prefetch,
+        by_name=by_name,
+        largest=(500, 500),
     )
+
+
+def reference(pictures: Pictures, *, batch_size: int = 4, prefetch: int = 2, by_name: bool = True) -> Decoder:
+    return ReferenceDecoder(pictures=pictures, device=CPU, threads=2, prefetch=prefetch, by_name=by_name)
+
+
+Make = Callable[..., Decoder]
+
+
+@pytest.fixture(params=[dali, reference], ids=["dali", "torchvision"])
+def decoder(request: pytest.FixtureRequest) -> Make:
+    """decoder(pictures, batch_size=…, prefetch=…, by_name=…)"""
+    make: Make = request.param
+    return lambda pictures=None, **given: make(pictures or plain(), **given)
 
 
 def request(path: Path | str, *windows: Sequence[float], flip: bool = False) -> Request:
     n = len(windows)
-    return Request([str(path)] * n, np.array(windows, np.float32), np.full(n, flip))
+    name = np.frombuffer(os.fsencode(path), np.uint8)
+    return Request([name] * n, np.array(windows, np.float32), np.full(n, flip))
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -49,7 +73,7 @@ def shown(picture: torch.Tensor) -> np.ndarray:
     return picture.permute(1, 2, 0).numpy()
 
 
-def test_a_window_of_the_pictures_size_keeps_every_pixel(tmp_path: Path) -> None:
+def test_a_window_of_the_pictures_size_keeps_every_pixel(decoder: Make, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     path = saved(tmp_path / "a.png", image)
     (batch,) = decoder().decode([request(path, (3, 5, SIDE, SIDE), (24, 44, SIDE, SIDE))])
@@ -59,28 +83,32 @@ def test_a_window_of_the_pictures_size_keeps_every_pixel(tmp_path: Path) -> None
     np.testing.assert_array_equal(shown(batch[1]).round(3), image[24:40, 44:60])
 
 
-def test_a_flip_mirrors_left_to_right(tmp_path: Path) -> None:
+def test_a_flip_mirrors_left_to_right(decoder: Make, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     path = saved(tmp_path / "a.png", image)
-    both = Request([str(path)] * 2, np.array([[1, 2, SIDE, SIDE]] * 2, np.float32), np.array([True, False]))
+    both = Request(
+        request(path, (0,), (0,)).inputs, np.array([[1, 2, SIDE, SIDE]] * 2, np.float32), np.array([True, False])
+    )
     (batch,) = decoder().decode([both])
     np.testing.assert_array_equal(shown(batch[0]).round(3), image[1:17, 2:18][:, ::-1])
     np.testing.assert_array_equal(shown(batch[1]).round(3), image[1:17, 2:18])
 
 
-def test_pixels_are_normalised_by_colour(tmp_path: Path) -> None:
+def test_pixels_are_normalised_by_colour(decoder: Make, tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", np.full((SIDE, SIDE, 3), (255, 51, 0), np.uint8))
-    colours = Colours((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    (batch,) = decoder(colours).decode([request(path, (0, 0, SIDE, SIDE))])
+    pictures = Pictures(SIDE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    (batch,) = decoder(pictures).decode([request(path, (0, 0, SIDE, SIDE))])
     wanted = [(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (0 - 0.406) / 0.225]
     np.testing.assert_allclose(batch[0, :, 3, 5].numpy(), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("window", [(10, 20, 100, 120), (0, 0, 160, 240), (50, 60, 8, 9), (159, 0, 1, 240)])
-def test_a_resized_window_is_what_pillow_makes_of_it(window: tuple[int, int, int, int], tmp_path: Path) -> None:
+def test_a_resized_window_is_what_pillow_makes_of_it(
+    decoder: Make, window: tuple[int, int, int, int], tmp_path: Path
+) -> None:
     image = pixels(160, 240)
     path = saved(tmp_path / "a.png", image)
-    (batch,) = decoder(image_size=32).decode([request(path, window)])
+    (batch,) = decoder(plain(32)).decode([request(path, window)])
     top, left, height, width = window
     cut = Image.fromarray(image[top : top + height, left : left + width])
     theirs = np.asarray(cut.resize((32, 32), Image.Resampling.BILINEAR), np.float32)  # Pillow's is antialiased too
@@ -89,14 +117,14 @@ def test_a_resized_window_is_what_pillow_makes_of_it(window: tuple[int, int, int
     assert apart.mean() < 0.4
 
 
-def test_shrinking_is_antialiased(tmp_path: Path) -> None:
+def test_shrinking_is_antialiased(decoder: Make, tmp_path: Path) -> None:
     board = np.indices((256, 256)).sum(0)[..., None] % 2 * np.full(3, 255)
     path = saved(tmp_path / "a.png", board.astype(np.uint8))
     (batch,) = decoder().decode([request(path, (0, 0, 256, 256))])
     assert float((batch - 127.5).abs().max()) < 3  # without it, black and white
 
 
-def test_a_jpeg_is_decoded_as_pillow_decodes_it(tmp_path: Path) -> None:
+def test_a_jpeg_is_decoded_as_pillow_decodes_it(decoder: Make, tmp_path: Path) -> None:
     path = tmp_path / "a.JPEG"
     Image.fromarray(pixels(50, 70)).save(path, quality=95)
     (batch,) = decoder().decode([request(path, (20, 30, SIDE, SIDE))])
@@ -106,7 +134,7 @@ def test_a_jpeg_is_decoded_as_pillow_decodes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
-def test_other_kinds_of_pictures_become_red_green_and_blue(mode: str, tmp_path: Path) -> None:
+def test_other_kinds_of_pictures_become_red_green_and_blue(decoder: Make, mode: str, tmp_path: Path) -> None:
     path = tmp_path / ("a.jpg" if mode in ("L", "CMYK") else "a.png")
     Image.fromarray(pixels(SIDE, SIDE)).convert(mode).save(path)
     (batch,) = decoder().decode([request(path, (0, 0, SIDE, SIDE))])
@@ -117,13 +145,13 @@ def test_other_kinds_of_pictures_become_red_green_and_blue(mode: str, tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "webp", "png", "jpg"])
-def test_every_suffix_that_the_index_counts_is_decoded(suffix: str, tmp_path: Path) -> None:
+def test_every_suffix_that_the_index_counts_is_decoded(decoder: Make, suffix: str, tmp_path: Path) -> None:
     path = saved(tmp_path / f"a.{suffix}", pixels(24, 24))
     (batch,) = decoder().decode([request(path, (4, 4, SIDE, SIDE))])
     assert np.abs(shown(batch[0]) - pixels(24, 24)[4:20, 4:20]).mean() < 6
 
 
-def test_exif_does_not_turn_a_picture(tmp_path: Path) -> None:
+def test_exif_does_not_turn_a_picture(decoder: Make, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels(24, 40)).save(tmp_path / "a.jpg", quality=95, exif=exif)
@@ -131,7 +159,7 @@ def test_exif_does_not_turn_a_picture(tmp_path: Path) -> None:
     assert np.abs(shown(batch[0]) - pixels(24, 40)[8:24, 24:40]).mean() < 3
 
 
-def test_pictures_are_channels_last_and_their_own(tmp_path: Path) -> None:
+def test_pictures_are_channels_last_and_their_own(decoder: Make, tmp_path: Path) -> None:
     paths = [saved(tmp_path / f"{i}.png", pixels(SIDE, SIDE, seed=i)) for i in range(5)]
     batches = list(decoder().decode(request(path, (0, 0, SIDE, SIDE), (0, 0, SIDE, SIDE)) for path in paths))
     for i, batch in enumerate(batches):  # compared after all are there: none lies in memory that DALI used again
@@ -139,7 +167,7 @@ def test_pictures_are_channels_last_and_their_own(tmp_path: Path) -> None:
         np.testing.assert_array_equal(shown(batch[1]).round(3), pixels(SIDE, SIDE, seed=i))
 
 
-def test_batches_may_be_of_any_size_up_to_the_largest(tmp_path: Path) -> None:
+def test_batches_may_be_of_any_size_up_to_the_largest(decoder: Make, tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", pixels(24, 24))
     sizes = [4, 1, 3, 2]
     found = decoder().decode(request(path, *[(i, 0, SIDE, SIDE) for i in range(size)]) for size in sizes)
@@ -150,7 +178,7 @@ def test_batches_may_be_of_any_size_up_to_the_largest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
-def test_one_decoder_decodes_again_and_again(prefetch: int, tmp_path: Path) -> None:
+def test_one_decoder_decodes_again_and_again(decoder: Make, prefetch: int, tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", pixels(24, 24))
     once = decoder(prefetch=prefetch)
     for round_ in range(3):
@@ -163,7 +191,7 @@ def test_one_decoder_decodes_again_and_again(prefetch: int, tmp_path: Path) -> N
             )
 
 
-def test_a_decoder_that_was_left_midway_shows_nothing_of_the_old_requests(tmp_path: Path) -> None:
+def test_a_decoder_that_was_left_midway_shows_nothing_of_the_old_requests(decoder: Make, tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", pixels(40, 40))
     once = decoder()
     left = once.decode(request(path, (i, 0, SIDE, SIDE)) for i in range(9))
@@ -174,25 +202,63 @@ def test_a_decoder_that_was_left_midway_shows_nothing_of_the_old_requests(tmp_pa
     np.testing.assert_array_equal(found[0].round(3), pixels(40, 40)[20:36, 1:17])
 
 
-def test_no_requests_give_no_pictures() -> None:
+def test_no_requests_give_no_pictures(decoder: Make) -> None:
     assert list(decoder().decode([])) == []
 
 
-def test_names_may_have_spaces_and_letters_of_any_language(tmp_path: Path) -> None:
+def test_names_may_have_spaces_and_letters_of_any_language(decoder: Make, tmp_path: Path) -> None:
     path = saved(tmp_path / "ein Bild ü 图.png", pixels(SIDE, SIDE))
     (batch,) = decoder().decode([request(path, (0, 0, SIDE, SIDE))])
     np.testing.assert_array_equal(shown(batch[0]).round(3), pixels(SIDE, SIDE))
 
 
-def test_a_picture_that_is_broken_or_gone_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefetch", [1, 3])
+@pytest.mark.parametrize("place", [0, 1, 5, 8])
+def test_a_picture_that_cannot_be_decoded_fails_and_the_decoder_lives_on(
+    decoder: Make, place: int, prefetch: int, tmp_path: Path
+) -> None:
     good = saved(tmp_path / "good.png", pixels(24, 24))
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
-    whole = tmp_path / "whole.jpg"
-    Image.fromarray(pixels(64, 64)).save(whole)
-    (tmp_path / "header only.jpg").write_bytes(whole.read_bytes()[:200])
-    for name in ("broken.jpg", "gone.jpg", "header only.jpg"):
-        with pytest.raises(DataError, match=f"{tmp_path}/{name}"):
-            list(decoder().decode(request(path, (0, 0, SIDE, SIDE)) for path in (good, tmp_path / name, good)))
+    once = decoder(prefetch=prefetch)
+    asked = [request(good, (i, 1, SIDE, SIDE)) for i in range(8)]
+    asked.insert(place, request(tmp_path / "broken.jpg", (0, 0, SIDE, SIDE)))
+    found = []
+    with pytest.raises(Undecodable):
+        found.extend(once.decode(asked))
+    assert len(found) <= place
+    again = list(once.decode(asked[:place] + asked[place + 1 :]))
+    for i, batch in enumerate(again):
+        np.testing.assert_array_equal(shown(batch[0]).round(3), pixels(24, 24)[i : i + SIDE, 1 : 1 + SIDE])
+    assert len(again) == 8
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8\xff\xe0 no more", None])
+def test_the_fault_of_one_image_is_told(decoder: Make, content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    assert decoder().fault(request(path, (0, 0, SIDE, SIDE)))
+    Image.fromarray(pixels(40, 40)).save(path)
+    assert decoder().fault(request(path, (0, 0, SIDE, SIDE))) is None
+    assert decoder().fault(request(path, (30, 30, SIDE, SIDE)))  # the window ends beyond the picture
+
+
+def test_bytes_are_decoded_as_their_file_is(decoder: Make, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", pixels(40, 40))
+    asked = request(path, (1, 2, 30, 20), (5, 5, SIDE, SIDE))
+    held = Request([np.frombuffer(path.read_bytes(), np.uint8)] * 2, asked.windows, asked.flips)
+    (from_file,), (from_bytes,) = decoder().decode([asked]), decoder(by_name=False).decode([held])
+    assert torch.equal(from_file, from_bytes)
+
+
+def test_pictures_may_be_of_half_precision(decoder: Make, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", pixels(40, 40))
+    normal = Pictures(SIDE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    asked = request(path, (1, 2, 30, 20))
+    (whole,), (half,) = decoder(normal).decode([asked]), decoder(replace(normal, dtype=torch.float16)).decode([asked])
+    assert half.dtype == torch.float16
+    assert half.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(half.float(), whole, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.gpu
@@ -200,16 +266,17 @@ def test_the_gpu_shows_what_the_cpu_shows(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(pixels(160, 240)).save(path, quality=95)
     asked = request(path, (10, 20, 100, 120), (0, 0, 160, 240))
-    on_gpu = Decoder(
+    on_gpu = DaliDecoder(
         batch_size=2,
-        image_size=32,
-        colours=PLAIN,
+        pictures=plain(32),
         decode_on_gpu=True,
         device=torch.device("cuda", 0),
         threads=1,
         prefetch=2,
+        by_name=True,
+        largest=(160, 240),
     )
     (ours,) = on_gpu.decode([asked])
-    (theirs,) = decoder(image_size=32).decode([asked])
+    (theirs,) = dali(plain(32)).decode([asked])
     assert ours.device.type == "cuda"
     assert float((ours.cpu() - theirs).abs().mean()) < 1

@@ -1,6 +1,6 @@
 """torchvision loads beside a torch without CUDA, as often as one likes."""
 
-from hvdtrain.model import torchvision
+from hvdtrain import torchvision
 
 
 def test_loading_twice_gives_the_same_working_module() -> None:
