@@ -72,8 +72,8 @@ class DataConfig(Section):
     """Mean of red, green and blue, subtracted; pixels run from 0 to 1."""
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     """Standard deviation of red, green and blue, divided by."""
-    decoder: Literal["auto", "dali", "torchvision"] = "auto"
-    """Who decodes; auto: DALI, or Pillow and torchvision where DALI is not installed."""
+    decoder: Literal["auto", "dali", "pillow"] = "auto"
+    """Who decodes; auto: DALI, or Pillow where DALI is not installed."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where images are decoded and resized; auto: on the GPU where there is one."""
     threads: Annotated[int, Ge(0)] = 0

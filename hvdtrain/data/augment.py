@@ -12,6 +12,7 @@ ATTEMPTS = 10
 _CROP, _FLIP, _MIXUP = 2, 3, 4  # keep these random numbers apart from each other and from the order's
 
 Windows = NDArray[np.float32]  # (n, 4): top, left, height, width in pixels
+Decoded = NDArray[np.int32]  # (n, 4): the same in whole pixels
 
 
 def training_windows(
@@ -70,13 +71,25 @@ def mixup_weights(*, seed: int, positions: NDArray[np.int64], alpha: float) -> N
     return weights.astype(np.float32)
 
 
-def evaluation_windows(*, heights: NDArray[np.int32], widths: NDArray[np.int32], resize: float) -> Windows:
-    """The centred square that "resize the shorter side to resize·s, crop s" keeps, in the image's own pixels.
+def evaluation_windows(
+    *, heights: NDArray[np.int32], widths: NDArray[np.int32], size: int, resize: float
+) -> tuple[Windows, Decoded]:
+    """What torchvision's Resize(resize · size) and CenterCrop(size) keep, in the image's own pixels, and fractions.
 
-    Cutting first and resizing once gives the same picture as resizing first, without pixels that are thrown away.
+    Resizing this window at once gives the same picture as resizing first, without pixels that are thrown away. As in
+    those, the filter at the window's edge reaches beyond it, so more than the window has to be decoded.
     """
-    side = np.maximum(np.rint(np.minimum(heights, widths) / resize), 1)
-    return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], axis=1).astype(np.float32)
+    image = np.maximum(np.stack([heights, widths], axis=1), 1).astype(np.int64)  # (n, 2)
+    shorter = np.rint(resize * size).astype(np.int64)
+    resized = shorter * image // image.min(axis=1, keepdims=True)
+    corner = np.rint((resized - size) / 2)
+    scale = image / resized
+    begin, end = corner * scale, (corner + size) * scale
+    reach = np.maximum(scale, 1)  # of the triangular filter, pixels
+    first = np.maximum(np.floor(begin - reach), 0).astype(np.int32)
+    last = np.minimum(np.ceil(end + reach), image).astype(np.int32)
+    windows = np.concatenate([begin, end - begin], axis=1).astype(np.float32)
+    return windows, np.concatenate([first, last - first], axis=1)
 
 
 def _largest_centred(heights: NDArray[np.int32], widths: NDArray[np.int32], aspect: tuple[float, float]) -> Windows:

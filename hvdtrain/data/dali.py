@@ -105,9 +105,12 @@ class DaliDecoder:
         return batch.to(self.device).permute(0, 3, 1, 2)
 
 
-def _columns(request: Request) -> tuple[Inputs, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    windows = request.windows.astype(np.int32)
-    return request.inputs, windows[:, :2].copy(), windows[:, 2:].copy(), request.flips.astype(np.int32)
+def _columns(request: Request) -> tuple[Any, ...]:
+    """Images; corner and size of what is decoded; within that, begin and end of what is shown; flips."""
+    corner, extent = request.decoded[:, :2].copy(), request.decoded[:, 2:].copy()
+    begin = (request.windows[:, :2] - corner).astype(np.float32)
+    end = (begin + request.windows[:, 2:]).astype(np.float32)
+    return request.inputs, corner, extent, begin, end, request.flips.astype(np.int32)
 
 
 def _cause(error: RuntimeError) -> str:
@@ -119,8 +122,11 @@ def _cause(error: RuntimeError) -> str:
 def _graph(
     columns: Callable[[], Any], *, pictures: Pictures, by_name: bool, gpu_memory_for: tuple[int, int] | None
 ) -> Any:
-    images, start, shape, flip = fn.external_source(
-        columns, num_outputs=4, dtype=[types.UINT8, types.INT32, types.INT32, types.INT32], ndim=[1, 1, 1, 0]
+    images, start, shape, begin, end, flip = fn.external_source(
+        columns,
+        num_outputs=6,
+        dtype=[types.UINT8, types.INT32, types.INT32, types.FLOAT, types.FLOAT, types.INT32],
+        ndim=[1, 1, 1, 1, 1, 0],
     )
     if by_name:
         images = fn.io.file.read(images)
@@ -144,7 +150,14 @@ def _graph(
         **on_gpu,
     )
     # Without antialiasing up to 1.5 % of top-1 is lost: NVIDIA/DALI issues 400, 1111, 1507.
-    resized = fn.resize(pixels, size=[pictures.size] * 2, interp_type=types.INTERP_LINEAR, antialias=True)
+    resized = fn.resize(
+        pixels,
+        size=[pictures.size] * 2,
+        roi_start=begin,
+        roi_end=end,
+        interp_type=types.INTERP_LINEAR,
+        antialias=True,
+    )
     return fn.crop_mirror_normalize(
         resized,
         mirror=flip,

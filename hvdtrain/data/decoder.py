@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hvdtrain.data.augment import Windows
+from hvdtrain.data.augment import Decoded, Windows
 from hvdtrain.data.storage import Inputs
 from hvdtrain.errors import DataError
 
@@ -18,7 +18,8 @@ class Request:
     """The pictures of one batch."""
 
     inputs: Inputs  # n encoded images, or the names of the files that hold them
-    windows: Windows  # (n, 4): top, left, height, width in pixels of the file
+    windows: Windows  # (n, 4): top, left, height, width in pixels of the file: what is shown
+    decoded: Decoded  # (n, 4): likewise: what is decoded, at least the window; the filter sees no other pixels
     flips: NDArray[np.bool_]  # (n,)
 
 

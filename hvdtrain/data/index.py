@@ -7,11 +7,11 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,18 @@ class Index:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def of(cls, columns: Mapping[str, NDArray[Any]], classes: tuple[str, ...], shards: tuple[str, ...]) -> "Index":
+        """The inverse of `columns`."""
+        others = {name: column for name, column in columns.items() if name not in ("letters", "ends")}
+        return cls(classes, Names(columns["letters"], columns["ends"]), **others, shards=shards)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """All that is one number per image or letter."""
+        every = {"letters": self.names.letters, "ends": self.names.ends}
+        every |= {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: column for name, column in every.items() if isinstance(column, np.ndarray)}
+
     @property
     def unreadable(self) -> NDArray[np.bool_]:
         """(images,) what was no image when the index was made."""
@@ -93,8 +105,6 @@ class Index:
 
 def save(path: Path, index: Index, *, fingerprint: str) -> None:
     """Write the table to `path` in one instant; `fingerprint` says of what state of the files it is the table."""
-    columns = {field.name: getattr(index, field.name) for field in fields(index)}
-    columns = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
     header = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,
@@ -102,8 +112,8 @@ def save(path: Path, index: Index, *, fingerprint: str) -> None:
         "classes": index.classes,
         "shards": index.shards,
     }
+    columns: dict[str, Any] = dict(index.columns())
     with replace_whole(path, "wb") as file:
-        columns |= {"letters": index.names.letters, "ends": index.names.ends}
         np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **columns)
 
 
@@ -119,8 +129,7 @@ def load(path: Path) -> tuple[Index, str]:
         header = json.loads(columns.pop("header").tobytes())
         if header["schema"] != SCHEMA:
             raise DataError(f"{path} has schema {header['schema']}: expected {SCHEMA}")
-        names = Names(columns.pop("letters"), columns.pop("ends"))
-        index = Index(tuple(header["classes"]), names, **columns, shards=tuple(header["shards"]))
+        index = Index.of(columns, tuple(header["classes"]), tuple(header["shards"]))
         if index.digest != header["digest"]:
             raise DataError(f"{path} is torn: its digest is {index.digest}, expected {header['digest']}")
         return index, str(header["fingerprint"])

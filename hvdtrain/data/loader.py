@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hvdtrain.data import augment, order
-from hvdtrain.data.augment import Windows
+from hvdtrain.data.augment import Decoded, Windows
 from hvdtrain.data.decoder import Decoder, Request, Undecodable
 from hvdtrain.data.index import Index
 from hvdtrain.data.quarantine import Quarantine
@@ -35,7 +35,8 @@ class Plan:
 
     samples: NDArray[np.int64]  # (n,) rows of the index
     epochs: NDArray[np.int64]  # (n,) the epoch in which each is read; 0 in evaluation
-    windows: Windows  # (n, 4)
+    windows: Windows  # (n, 4) what is shown of each image
+    decoded: Decoded  # (n, 4) what is decoded for it
     flips: NDArray[np.bool_]  # (n,)
     images_seen: int  # by the whole run, when the step on this batch is done; 0 in evaluation
 
@@ -44,7 +45,7 @@ class Plan:
 
     def where(self, chosen: NDArray[np.bool_]) -> "Plan":
         """This plan for some of its samples only."""
-        columns = {name: getattr(self, name)[chosen] for name in ("samples", "epochs", "windows", "flips")}
+        columns = {name: getattr(self, name)[chosen] for name in ("samples", "epochs", "windows", "decoded", "flips")}
         return replace(self, **columns)
 
 
@@ -96,16 +97,20 @@ def training_plans(
         )
         flips = augment.flips(seed=seed, epochs=part.epochs, samples=part.samples, probability=augmentation.flip)
         images_seen += size * batch_size
-        yield Plan(part.samples, part.epochs, windows, flips, images_seen)
+        yield Plan(part.samples, part.epochs, windows, windows.astype(np.int32), flips, images_seen)
 
 
-def evaluation_plans(index: Index, *, resize: float, rank: int, size: int, batch_size: int) -> Iterator[Plan]:
+def evaluation_plans(
+    index: Index, *, image_size: int, resize: float, rank: int, size: int, batch_size: int
+) -> Iterator[Plan]:
     """This rank's share of all images, each once, cut into the same batches whatever the number of ranks."""
-    windows = augment.evaluation_windows(heights=index.heights, widths=index.widths, resize=resize)
     for batch in order.evaluation_share(batches=-(-len(index) // batch_size), rank=rank, size=size):
         samples = np.arange(batch * batch_size, min((batch + 1) * batch_size, len(index)))
+        windows, decoded = augment.evaluation_windows(
+            heights=index.heights[samples], widths=index.widths[samples], size=image_size, resize=resize
+        )
         zeros = np.zeros(len(samples), np.int64)
-        yield Plan(samples, zeros, windows[samples], zeros.astype(np.bool_), images_seen=0)
+        yield Plan(samples, zeros, windows, decoded, zeros.astype(np.bool_), images_seen=0)
 
 
 def batches(plans: Iterable[Plan], source: Source) -> Iterator[Batch]:
@@ -173,7 +178,7 @@ def _requests(plans: Iterator[Plan], waiting: deque[_Asked], source: Source) -> 
 
 
 def _request(plan: Plan, inputs: Callable[[], Inputs]) -> Request:
-    return Request(inputs(), plan.windows, plan.flips)
+    return Request(inputs(), plan.windows, plan.decoded, plan.flips)
 
 
 def _quarantine_faulty(waiting: Iterable[_Asked], source: Source) -> bool:

@@ -1,4 +1,7 @@
-"""The same pictures through Pillow and torchvision: what DALI is held to, and what decodes where DALI has no build."""
+"""The same pictures through Pillow: what DALI is held to, and what decodes where DALI has no build.
+
+Pillow is what torchvision's transforms end in; the tests hold both decoders to torchvision itself.
+"""
 
 import os
 from collections import deque
@@ -9,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from hvdtrain.data.decoder import Pictures, Request, Undecodable
 from hvdtrain.data.pillow import FAULTS, decode
-from hvdtrain.torchvision import load
 
 
 class ReferenceDecoder:
@@ -27,10 +30,6 @@ class ReferenceDecoder:
         """
         self.device = device
         self._pictures, self._by_name, self._prefetch = pictures, by_name, prefetch
-        load()
-        from torchvision.transforms.v2 import functional
-
-        self._functional = functional
         self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="decode")
 
     def decode(self, requests: Iterable[Request]) -> Iterator[torch.Tensor]:
@@ -61,21 +60,29 @@ class ReferenceDecoder:
             raise Undecodable(f"Pillow: {error}") from error
         return batch.to(self.device, self._pictures.dtype).permute(0, 3, 1, 2)
 
-    def _picture(self, data: NDArray[np.uint8], window: NDArray[np.float32], flip: bool) -> torch.Tensor:
+    def _picture(
+        self, data: NDArray[np.uint8], window: NDArray[np.float32], decoded: NDArray[np.int32], flip: bool
+    ) -> torch.Tensor:
         """Shape (H, W, 3), float32."""
-        functional = self._functional
         encoded = Path(os.fsdecode(data.tobytes())).read_bytes() if self._by_name else data.tobytes()
         image = decode(encoded).convert("RGB")
-        top, left, height, width = (int(edge) for edge in window)
+        top, left, height, width = decoded.tolist()
         if top + height > image.height or left + width > image.width:
             end = f"{top + height}x{left + width}"
             raise ValueError(f"it has {image.height}x{image.width} pixels, the window ends at {end}")
-        side = [self._pictures.size] * 2
-        cut = functional.resized_crop(image, top, left, height, width, side, functional.InterpolationMode.BILINEAR)
-        pixels = torch.from_numpy(np.array(functional.hflip(cut) if flip else cut)).float() / 255
+        begin = window[:2] - decoded[:2]
+        end = np.minimum(begin + window[2:], decoded[2:])
+        shown = image.crop((left, top, left + width, top + height)).resize(
+            (self._pictures.size, self._pictures.size),
+            Image.Resampling.BILINEAR,
+            box=(float(begin[1]), float(begin[0]), float(end[1]), float(end[0])),
+        )
+        if flip:
+            shown = shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(shown)).float() / 255
         mean, std = torch.tensor(self._pictures.mean), torch.tensor(self._pictures.std)
         return (pixels - mean) / std
 
 
-def _images(request: Request) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], bool]]:
-    yield from zip(request.inputs, request.windows, request.flips.tolist(), strict=True)
+def _images(request: Request) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32], bool]]:
+    yield from zip(request.inputs, request.windows, request.decoded, request.flips.tolist(), strict=True)

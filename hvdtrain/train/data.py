@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hvdtrain.config.schema import Config
@@ -91,6 +92,7 @@ class Data:
         """This worker's share of the validation images, once."""
         plans = evaluation_plans(
             self.val,
+            image_size=self._config.data.image_size,
             resize=self._config.data.eval_resize,
             rank=self._comm.rank,
             size=self._comm.size,
@@ -103,25 +105,37 @@ def _indices(config: Config, comm: Comm, threads: int) -> tuple[Index, Index]:
     """Rank 0 looks at the files, for a million are too many for each of a thousand workers to ask after."""
     if config.data.source == "synthetic":
         return synthetic.index("train"), synthetic.index("val")
-    found: tuple[Index, Index] | None = None
+    train: Index | None = None
+    val: Index | None = None
     if comm.rank == 0:
         cache = config.data.cache_dir.expanduser()
         train, val = (scan.find(config.data.dir / part, cache=cache, workers=threads) for part in PARTS)
         if train.classes != val.classes:
             odd = sorted(set(train.classes) ^ set(val.classes))
             raise DataError(f"{config.data.dir}: train and val have different classes: {', '.join(odd[:5])}")
-        found = (train, val)
-    received = comm.broadcast_object(found, "index")
-    if received is None:
-        raise AssertionError("rank 0 sent no index")
-    return received
+    return _broadcast(train, comm, "train"), _broadcast(val, comm, "val")
+
+
+def _broadcast(index: Index | None, comm: Comm, part: str) -> Index:
+    """Rank 0's index, column by column: pickled whole, a million rows would be in memory three times."""
+    columns = index.columns() if index else {}
+    form = (index.classes, index.shards, {n: (c.shape, c.dtype.str) for n, c in columns.items()}) if index else None
+    received = comm.broadcast_object(form, f"index of {part}")
+    assert received is not None
+    classes, shards, shapes = received
+    for name, (shape, dtype) in shapes.items():
+        columns.setdefault(name, np.empty(shape, dtype))
+        if comm.size > 1 and len(columns[name]):
+            columns[name] = np.require(columns[name], requirements=["W", "C"])
+            comm.broadcast_(torch.from_numpy(columns[name]), f"index of {part}: {name}")
+    return index or Index.of(columns, classes, shards)
 
 
 def _decode_on_gpu(config: Config, device: torch.device) -> bool:
     if config.data.device == "gpu" and device.type != "cuda":
         raise ConfigError("data.device = gpu: expected cpu or auto, this worker has no GPU")
-    if config.data.device == "gpu" and config.data.decoder == "torchvision":
-        raise ConfigError("data.device = gpu: expected cpu or auto with data.decoder = torchvision")
+    if config.data.device == "gpu" and config.data.decoder == "pillow":
+        raise ConfigError("data.device = gpu: expected cpu or auto with data.decoder = pillow")
     return _uses_dali(config) and config.data.device != "cpu" and device.type == "cuda"
 
 

@@ -160,7 +160,7 @@ OTHER |= {
     "data.dir": "/d",
     "data.source": "synthetic",
 }
-OTHER |= {"data.quarantine": "none", "data.decoder": "torchvision"}
+OTHER |= {"data.quarantine": "none", "data.decoder": "pillow"}
 OTHER |= {"optim.decay_epochs": (30, 60), "optim.decay_factor": 0.2, "optim.momentum": 0.8, "data.flip": 0.25}
 OTHER |= {"data.crop_area": (0.1, 1), "data.crop_aspect": (1, 1), "data.mean": (0, 0, 0), "data.std": (1, 1, 1)}
 

@@ -64,16 +64,23 @@ def test_a_training_window_lies_inside_its_image(height: int, width: int, seed: 
     assert inside(windows(height, width, 40, seed=seed, epoch=epoch), height, width)
 
 
-@given(height=pixels, width=pixels, resize=st.floats(1, 4))
-def test_an_evaluation_window_is_the_centred_square(height: int, width: int, resize: float) -> None:
-    found = augment.evaluation_windows(heights=np.array([height]), widths=np.array([width]), resize=resize)
-    assert found.dtype == np.float32
-    assert inside(found, height, width)
-    top, left, tall, wide = found[0]
-    assert tall == wide
-    assert abs(tall - max(1, min(height, width) / resize)) <= 0.5
-    assert 0 <= (height - tall) - 2 * top <= 1
-    assert 0 <= (width - wide) - 2 * left <= 1
+@given(height=pixels, width=pixels, resize=st.floats(1, 4), size=st.integers(16, 300))
+def test_an_evaluation_window_lies_in_the_middle_of_what_is_decoded(
+    height: int, width: int, resize: float, size: int
+) -> None:
+    windows, decoded = augment.evaluation_windows(
+        heights=np.array([height]), widths=np.array([width]), size=size, resize=resize
+    )
+    assert (windows.dtype, decoded.dtype) == (np.float32, np.int32)
+    assert inside(decoded, height, width)
+    (window,), (around,) = windows.astype(np.float64), decoded
+    for begin, extent, first, count, image in zip(
+        window[:2], window[2:], around[:2], around[2:], (height, width), strict=True
+    ):
+        assert first - 1e-3 <= begin < begin + extent <= (first + count) * (1 + 1e-6)
+        assert abs(begin + extent / 2 - image / 2) <= image / min(height, width) / resize / size * 1.01 * min(
+            height, width
+        )
 
 
 def test_a_one_pixel_image_has_a_window_whatever_the_aspect() -> None:
@@ -235,12 +242,14 @@ def test_the_evaluation_window_is_what_resizing_and_centre_cropping_keep(height:
     rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     places = torch.stack([rows, columns]).float()  # each pixel holds where it lies in the image
     kept = center_crop(resize(places, [256], antialias=False), [224, 224])
-    scale = min(height, width) / 256
+    scale = np.array([height, width]) / resize(places, [256]).shape[1:]
     edges = torch.stack([kept[0, 0, 0], kept[1, 0, 0], kept[0, -1, -1], kept[1, -1, -1]]).double()
-    edges += torch.tensor([-1, -1, 1, 1]) * scale / 2  # from the centres of the outer pixels to their edges
-    top, left, tall, wide = augment.evaluation_windows(
-        heights=np.array([height]), widths=np.array([width]), resize=256 / 224
-    )[0].astype(np.float64)
-    # torchvision rounds the cut to its resized pixels, we to the image's: within one of the coarser
+    edges += (
+        torch.tensor([-1, -1, 1, 1]) * torch.from_numpy(np.tile(scale, 2)) / 2
+    )  # from pixels' centres to their edges
+    (window,), _ = augment.evaluation_windows(
+        heights=np.array([height]), widths=np.array([width]), size=224, resize=256 / 224
+    )
+    top, left, tall, wide = window.astype(np.float64)
     apart = edges.numpy() - np.array([top, left, top + tall, left + wide])
-    assert np.abs(apart).max() <= max(scale, 1)
+    assert np.abs(apart).max() < 0.01

@@ -43,7 +43,7 @@ def reference(pictures: Pictures, *, batch_size: int = 4, prefetch: int = 2, by_
 Make = Callable[..., Decoder]
 
 
-@pytest.fixture(params=[dali, reference], ids=["dali", "torchvision"])
+@pytest.fixture(params=[dali, reference], ids=["dali", "pillow"])
 def decoder(request: pytest.FixtureRequest) -> Make:
     """decoder(pictures, batch_size=…, prefetch=…, by_name=…)"""
     make: Make = request.param
@@ -53,7 +53,7 @@ def decoder(request: pytest.FixtureRequest) -> Make:
 def request(path: Path | str, *windows: Sequence[float], flip: bool = False) -> Request:
     n = len(windows)
     name = np.frombuffer(os.fsencode(path), np.uint8)
-    return Request([name] * n, np.array(windows, np.float32), np.full(n, flip))
+    return Request([name] * n, np.array(windows, np.float32), np.array(windows, np.int32), np.full(n, flip))
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -86,9 +86,7 @@ def test_a_window_of_the_pictures_size_keeps_every_pixel(decoder: Make, tmp_path
 def test_a_flip_mirrors_left_to_right(decoder: Make, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     path = saved(tmp_path / "a.png", image)
-    both = Request(
-        request(path, (0,), (0,)).inputs, np.array([[1, 2, SIDE, SIDE]] * 2, np.float32), np.array([True, False])
-    )
+    both = replace(request(path, (1, 2, SIDE, SIDE), (1, 2, SIDE, SIDE)), flips=np.array([True, False]))
     (batch,) = decoder().decode([both])
     np.testing.assert_array_equal(shown(batch[0]).round(3), image[1:17, 2:18][:, ::-1])
     np.testing.assert_array_equal(shown(batch[1]).round(3), image[1:17, 2:18])
@@ -246,7 +244,7 @@ def test_the_fault_of_one_image_is_told(decoder: Make, content: bytes | None, tm
 def test_bytes_are_decoded_as_their_file_is(decoder: Make, tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", pixels(40, 40))
     asked = request(path, (1, 2, 30, 20), (5, 5, SIDE, SIDE))
-    held = Request([np.frombuffer(path.read_bytes(), np.uint8)] * 2, asked.windows, asked.flips)
+    held = replace(asked, inputs=[np.frombuffer(path.read_bytes(), np.uint8)] * 2)
     (from_file,), (from_bytes,) = decoder().decode([asked]), decoder(by_name=False).decode([held])
     assert torch.equal(from_file, from_bytes)
 

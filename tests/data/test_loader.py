@@ -83,7 +83,7 @@ def training(folder: Path, table: Index) -> Callable[..., list[Batch]]:
 @pytest.fixture
 def evaluation(folder: Path, table: Index) -> Callable[..., list[Batch]]:
     def batches(*, rank: int, size: int, batch: int, of: Source | None = None) -> list[Batch]:
-        plans = loader.evaluation_plans(table, resize=1.25, rank=rank, size=size, batch_size=batch)
+        plans = loader.evaluation_plans(table, image_size=8, resize=1.25, rank=rank, size=size, batch_size=batch)
         return list(loader.batches(plans, of or source(folder, table, batch)))
 
     return batches

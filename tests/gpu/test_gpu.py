@@ -42,7 +42,9 @@ def pictures(
     windows = np.array([[2, 3, 24, 22]] * 16, np.float32)
     flips = np.arange(16) % 2 == 0
     storage = Folders(folder, files)
-    requests = [Request(storage.fetch(np.arange(i, i + 16))(), windows, flips) for i in (0, 16, 32)]
+    requests = [
+        Request(storage.fetch(np.arange(i, i + 16))(), windows, windows.astype(np.int32), flips) for i in (0, 16, 32)
+    ]
     return list(decoder.decode(requests))
 
 
