@@ -1,19 +1,21 @@
-"""The DALI graph: images and windows in, normalised pictures out. CPU and GPU share it; only the device differs.
+"""DALI: images and windows in, pictures out.
 
-DALI decides nothing: which image, which window and whether it is mirrored are its inputs.
+DALI decides nothing: which image, which window and whether it is mirrored are its inputs. On a GPU it does everything;
+on a CPU it decodes, which it does as fast as can be, and resample.py does the rest.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from hvdtrain.data.decoder import Pictures, Request, Undecodable
-from hvdtrain.data.storage import Inputs
+from hvdtrain.data.parallel import one_ahead
+from hvdtrain.data.resample import Resampler
 
 DTYPES = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
 
@@ -47,10 +49,10 @@ class DaliDecoder:
             largest: height and width of the largest image, pixels; on a GPU memory for it is taken at once, so that
                 decoding does not stop to get more in the middle of an epoch.
         """
-        self.device = device
+        self._device = device
         self._requests: Iterator[Request] = iter(())
         self._dtype = pictures.dtype
-        self._on_gpu = decode_on_gpu
+        self._resampler = None if decode_on_gpu else Resampler(pictures, device=device, threads=threads)
         self._graph = {"pictures": pictures, "by_name": by_name, "gpu_memory_for": largest if decode_on_gpu else None}
         self._machine = {"num_threads": threads, "device_id": device.index if decode_on_gpu else None}
         self._batch_size, self._prefetch = batch_size, prefetch
@@ -59,7 +61,8 @@ class DaliDecoder:
     def decode(self, requests: Iterable[Request]) -> Iterator[torch.Tensor]:
         for _ in self._run_until_empty(iter(())):
             pass  # what an earlier decode had asked for and nobody took
-        yield from self._run_until_empty(iter(requests))
+        pictures = self._run_until_empty(iter(requests))
+        yield from one_ahead(pictures) if self._resampler else pictures
 
     def fault(self, request: Request) -> str | None:
         pipeline = _graph(
@@ -88,21 +91,25 @@ class DaliDecoder:
         self._pipeline.reset()
         while True:
             try:
-                (pictures,) = self._pipeline.run()
+                outputs = self._pipeline.run()
             except StopIteration:
                 return
             except RuntimeError as error:
                 self._pipeline = self._build()  # one that has failed is dead; a new one costs milliseconds
                 raise Undecodable(f"DALI: {_cause(error)}") from error
-            yield self._copy(pictures)
+            yield self._resampled(*outputs) if self._resampler else self._copied(*outputs)
 
-    def _copy(self, pictures: Any) -> torch.Tensor:
+    def _resampled(self, windows: Any, *others: Any) -> torch.Tensor:
+        assert self._resampler is not None
+        begins, ends, flips = (np.asarray(column.as_tensor()) for column in others)
+        return self._resampler.pictures([np.asarray(window) for window in windows], begins, ends, flips != 0)
+
+    def _copied(self, pictures: Any) -> torch.Tensor:
         """DALI's memory is its own again at the next run, so the pictures move to a tensor of ours."""
         decoded = pictures.as_tensor()
-        place = self.device if self._on_gpu else torch.device("cpu")
-        batch = torch.empty(decoded.shape(), dtype=self._dtype, device=place)  # (n, H, W, 3)
-        feed_ndarray(decoded, batch, cuda_stream=torch.cuda.current_stream() if self._on_gpu else None)
-        return batch.to(self.device).permute(0, 3, 1, 2)
+        batch = torch.empty(decoded.shape(), dtype=self._dtype, device=self._device)  # (n, H, W, 3)
+        feed_ndarray(decoded, batch, cuda_stream=torch.cuda.current_stream())
+        return batch.permute(0, 3, 1, 2)
 
 
 def _columns(request: Request) -> tuple[Any, ...]:
@@ -122,6 +129,7 @@ def _cause(error: RuntimeError) -> str:
 def _graph(
     columns: Callable[[], Any], *, pictures: Pictures, by_name: bool, gpu_memory_for: tuple[int, int] | None
 ) -> Any:
+    """Outputs: the pictures, on a GPU; on a CPU the decoded windows, and begin, end and flip for each."""
     images, start, shape, begin, end, flip = fn.external_source(
         columns,
         num_outputs=6,
@@ -130,24 +138,23 @@ def _graph(
     )
     if by_name:
         images = fn.io.file.read(images)
-    on_gpu: dict[str, Any] = {}
-    if gpu_memory_for:
-        height, width = gpu_memory_for
-        on_gpu = {
-            "hw_decoder_load": HARDWARE_LOAD,
-            "preallocate_height_hint": height,
-            "preallocate_width_hint": width,
-            "jpeg_fancy_upsampling": True,  # as libjpeg-turbo does, so that both devices give the same pictures
-        }
-    pixels = fn.decoders.image_slice(
+    decode = partial(
+        fn.decoders.image_slice,
         images,
         start,
         shape,
         axis_names="HW",
-        device="mixed" if gpu_memory_for else "cpu",
         output_type=types.RGB,
         adjust_orientation=False,  # Pillow does not turn images by their EXIF tag, and windows are in stored pixels
-        **on_gpu,
+    )
+    if gpu_memory_for is None:
+        return decode(device="cpu"), begin, end, flip
+    pixels = decode(
+        device="mixed",
+        hw_decoder_load=HARDWARE_LOAD,
+        preallocate_height_hint=gpu_memory_for[0],
+        preallocate_width_hint=gpu_memory_for[1],
+        jpeg_fancy_upsampling=True,  # as libjpeg-turbo does, so that both devices give the same pictures
     )
     # Without antialiasing up to 1.5 % of top-1 is lost: NVIDIA/DALI issues 400, 1111, 1507.
     resized = fn.resize(

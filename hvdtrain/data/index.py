@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -20,6 +21,19 @@ from hvdtrain.errors import DataError
 from hvdtrain.files import replace_whole
 
 SCHEMA = 1
+
+# What numpy and zipfile raise over a file that is no table of ours, or has a damaged byte.
+_TORN = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Names(Sequence[str]):
@@ -124,14 +138,14 @@ def load(path: Path) -> tuple[Index, str]:
         DataError: there is none, it is torn, or another version wrote it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
         header = json.loads(columns.pop("header").tobytes())
         if header["schema"] != SCHEMA:
             raise DataError(f"{path} has schema {header['schema']}: expected {SCHEMA}")
         index = Index.of(columns, tuple(header["classes"]), tuple(header["shards"]))
-        if index.digest != header["digest"]:
+        if index.digest != header["digest"] or len({not index.shards, index.shard is None, index.offsets is None}) > 1:
             raise DataError(f"{path} is torn: its digest is {index.digest}, expected {header['digest']}")
         return index, str(header["fingerprint"])
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _TORN as error:
         raise DataError(f"{path} is no index: {error}") from None

@@ -18,9 +18,9 @@ from PIL import Image
 from hvdtrain.data import keyed, scan, shards
 from hvdtrain.data.index import Index
 from hvdtrain.data.parallel import WORTH_PROCESSES, parallel
-from hvdtrain.data.pillow import FAULTS, decode
+from hvdtrain.data.pillow import FAULTS, decode, read_file, rgb
 from hvdtrain.data.progress import progress
-from hvdtrain.errors import DataError
+from hvdtrain.errors import DataError, EnvironmentFault
 from hvdtrain.files import replace_whole, write_whole
 
 RESAMPLING = Image.Resampling.LANCZOS  # the sharpest of Pillow's filters: what is lost is the pixels alone
@@ -49,7 +49,8 @@ def pack(source: Path, target: Path, *, cache: Path, workers: int, shard_bytes: 
         max_side: shrink images whose longer side is longer, pixels; None leaves every byte as it is.
 
     Raises:
-        DataError: `source` has no images, `target` has shards of another packing, or an image cannot be shrunk.
+        DataError: `source` has no images or names that cannot be packed, or `target` has shards of another packing.
+        EnvironmentFault: `target` cannot be written.
     """
     parts = [part for part in ("train", "val") if (source / part).is_dir()]
     if not parts:
@@ -59,17 +60,45 @@ def pack(source: Path, target: Path, *, cache: Path, workers: int, shard_bytes: 
         index = scan.find(source / part, cache=cache, workers=workers)
         if index.shards:
             raise DataError(f"{source / part} is packed already")
-        folder = target / part
-        folder.mkdir(parents=True, exist_ok=True)
-        planned = list(_plan(index, source / part, folder, shard_bytes=shard_bytes, max_side=max_side))
-        _claim(folder, {"source": index.digest, "shard_bytes": shard_bytes, "max_side": max_side})
-        write_whole(folder / shards.CLASSES, "".join(f"{name}\n" for name in index.classes))
-        with progress(f"packing {part}", len(index)) as advance:
-            for written in parallel(_write, planned, workers=workers, processes=len(index) >= WORTH_PROCESSES):
-                advance(written)
+        _check_names(index)
+        try:
+            _pack(index, source / part, target / part, workers=workers, shard_bytes=shard_bytes, max_side=max_side)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"cannot write {target / part}: {error}", remedy="the same command goes on"
+            ) from None
+        scan.find(target / part, cache=cache, workers=workers)
         images += len(index)
-        scan.find(folder, cache=cache, workers=workers)
     return images
+
+
+def _pack(index: Index, root: Path, folder: Path, *, workers: int, shard_bytes: int, max_side: int | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    planned = list(_plan(index, root, folder, shard_bytes=shard_bytes, max_side=max_side))
+    _claim(folder, {"source": index.digest, "shard_bytes": shard_bytes, "max_side": max_side})
+    write_whole(folder / shards.CLASSES, "".join(f"{name}\n" for name in index.classes))
+    with progress(f"packing {folder.name}", len(index)) as advance:
+        for written in parallel(_write, planned, workers=workers, processes=len(index) >= WORTH_PROCESSES):
+            advance(written)
+
+
+def _check_names(index: Index) -> None:
+    """The webdataset package takes a name up to its first dot for the key, and the rest for the kind of content."""
+    keys = set()
+    for name in index.names:
+        path = Path(name)
+        key = name[: -len(path.suffix)]
+        if "." in path.stem or key in keys:
+            raise DataError(f"{name} cannot be packed: expected one dot in a file's name, and one image of that name")
+        keys.add(key)
+    for name in index.classes:
+        if "\n" in name or not _is_text(name):
+            raise DataError(f"the class {name!r} cannot be packed: expected a name of one line of text")
+
+
+def _is_text(name: str) -> bool:
+    """Whether its bytes are UTF-8: those that are not are surrogates here, which nothing can be written with."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _claim(folder: Path, packing: dict[str, Any]) -> None:
@@ -106,7 +135,7 @@ def _write(shard: Shard) -> int:
 def _content(shard: Shard, name: str) -> bytes:
     """The image's bytes, shrunk if it is too large; those of what is no image stay as they are, and keep their row."""
     try:
-        data = (shard.root / name).read_bytes()
+        data = read_file(f"{shard.root}/{name}")
     except OSError:
         return b""
     if shard.max_side is None:
@@ -117,7 +146,7 @@ def _content(shard: Shard, name: str) -> bytes:
         return data
     if max(image.size) <= shard.max_side:
         return data
-    small = image.convert("RGB")
+    small = rgb(image)
     small.thumbnail((shard.max_side, shard.max_side), RESAMPLING)
     packed = io.BytesIO()
     small.save(packed, "JPEG", quality=QUALITY)

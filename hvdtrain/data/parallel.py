@@ -1,4 +1,4 @@
-"""Work on many images on all cores."""
+"""Work on many images on all cores, and ahead of whoever wants it."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,3 +30,13 @@ def parallel(work: Callable[[T], R], chunks: Iterable[T], *, workers: int, proce
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; while the caller is busy with one, a thread makes the next."""
+    with ThreadPoolExecutor(1, "one-ahead") as pool:
+        end = object()
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]

@@ -1,19 +1,28 @@
 """What Pillow makes of the bytes of an image: its size, its pixels, or what is wrong with it."""
 
+import errno
 import io
 import os
+import stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
-# Formats that DALI decodes as well; every other file counts as no image, so that both decoders see the same ones.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+# Formats that DALI decodes as well; every other file counts as no image, so that both decoders see the same ones. Not
+# TIFF, of which DALI and Pillow take different kinds.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 
-FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+# The warning is raised where warnings are errors.
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, *_BOMBS)
 _HEAD_BYTES = 16384
+_LARGEST_BYTES = 1 << 28  # of a file that is read whole though its first bytes promise no image
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
@@ -56,11 +65,50 @@ def decode(data: bytes) -> Image.Image:
     return image
 
 
+def rgb(image: Image.Image) -> Image.Image:
+    """Red, green and blue of eight bits, as DALI makes them of gray, palette, CMYK, transparent and deeper pictures."""
+    if image.mode.startswith("I"):  # 16 bits of gray, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a regular file. A pipe is not waited for.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    with regular(path) as span:
+        return span.read()
+
+
+@contextmanager
+def regular(path: str) -> Iterator[Span]:
+    """An open regular file.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, a pipe, a socket or a device.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError("a socket") from None
+        raise OSError(error.errno, error.strerror) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device")
+        yield Span(descriptor, 0, status.st_size)
+    finally:
+        os.close(descriptor)
+
+
 def _opened(span: Span) -> Image.Image:
     head = span.read(0, _HEAD_BYTES)
     try:
         return Image.open(io.BytesIO(head), formats=FORMATS)
     except FAULTS:
-        if len(head) == span.size:
+        if len(head) == span.size or span.size > _LARGEST_BYTES:
             raise
         return Image.open(io.BytesIO(span.read()), formats=FORMATS)  # a header may be longer

@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hvdtrain.data.decoder import Pictures, Request, Undecodable
-from hvdtrain.data.pillow import FAULTS, decode
+from hvdtrain.data.pillow import FAULTS, decode, read_file, rgb
 
 
 class ReferenceDecoder:
@@ -64,8 +63,7 @@ class ReferenceDecoder:
         self, data: NDArray[np.uint8], window: NDArray[np.float32], decoded: NDArray[np.int32], flip: bool
     ) -> torch.Tensor:
         """Shape (H, W, 3), float32."""
-        encoded = Path(os.fsdecode(data.tobytes())).read_bytes() if self._by_name else data.tobytes()
-        image = decode(encoded).convert("RGB")
+        image = rgb(decode(read_file(os.fsdecode(data.tobytes())) if self._by_name else data.tobytes()))
         top, left, height, width = decoded.tolist()
         if top + height > image.height or left + width > image.width:
             end = f"{top + height}x{left + width}"

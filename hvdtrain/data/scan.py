@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from hvdtrain.data import index as table
 from hvdtrain.data import shards
+from hvdtrain.data.extract import UNFINISHED
 from hvdtrain.data.index import Index, Names
 from hvdtrain.data.parallel import WORTH_PROCESSES, parallel
-from hvdtrain.data.pillow import SUFFIXES, Span, measure
+from hvdtrain.data.pillow import SUFFIXES, measure, regular
 from hvdtrain.data.progress import progress
 from hvdtrain.errors import DataError
 from hvdtrain.log import logger
@@ -36,10 +37,12 @@ def find(root: Path, *, cache: Path, workers: int) -> Index:
     try:
         if not root.is_dir():
             raise DataError(f"no folder {root}: expected {root}/<class>/*.JPEG or {root}/*.tar", remedy="set data.dir")
+        if (root / UNFINISHED).exists():
+            raise DataError(f"{root} is not finished", remedy="hvdtrain data prepare, which goes on with it")
         print_now = fingerprint(root)
         places = kept_at(root, cache)
         for place in places:
-            if place.exists() and (known := _kept(place, root, print_now)):
+            if _exists(place) and (known := _kept(place, root, print_now)):
                 return known
         logger.info("indexing %s", root)
         index = scan(root, workers=workers)
@@ -70,7 +73,8 @@ def keep(index: Index, places: Sequence[Path], *, fingerprint: str) -> None:
 def fingerprint(root: Path) -> str:
     """Changes when a file below `root` appears, vanishes or is renamed, at the cost of one look per class or shard."""
     packed = shards.files(root)
-    entries = packed or [root / name for name in ("", *_classes(root))]
+    listed = [root / shards.CLASSES] if packed and (root / shards.CLASSES).exists() else []
+    entries = [*packed, *listed] or [root / name for name in ("", *_classes(root))]
     seen = [(entry.name, entry.stat().st_mtime_ns, entry.stat().st_size if packed else 0) for entry in entries]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
 
@@ -117,14 +121,10 @@ def _measure_files(chunk: tuple[str, list[str]]) -> NDArray[np.int64]:
 
 def _measure_file(path: str) -> tuple[int, int, int]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe with an image's name must not hold us up
+        with regular(path) as span:
+            return span.size, *measure(span)
     except OSError:
         return 0, 0, 0
-    try:
-        size = os.fstat(descriptor).st_size
-        return size, *measure(Span(descriptor, 0, size))
-    finally:
-        os.close(descriptor)
 
 
 def _kept(place: Path, root: Path, fingerprint: str) -> Index | None:
@@ -144,6 +144,13 @@ def _kept(place: Path, root: Path, fingerprint: str) -> Index | None:
                 logger.info("%s has changed since %s was made", path, place)
                 return None
     return index
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:
+        return False
 
 
 def _classes(root: Path) -> tuple[str, ...]:

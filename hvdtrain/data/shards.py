@@ -84,10 +84,14 @@ def _members(path: str) -> list[Member]:
                 if suffix == LABEL_SUFFIX:
                     content = tar.extractfile(member)
                     labels[stem] = int(content.read()) if content else -1
-                elif suffix in SUFFIXES:
+                elif suffix in SUFFIXES and not Path(member.name).name.startswith("."):
                     images[member.name] = member
+            end = tar.offset
         size = Path(path).stat().st_size
         with Path(path).open("rb", buffering=0) as file:
+            # tarfile takes a header that it cannot read for the end of the archive, which has a block of zeros
+            if Span(file.fileno(), end, size - end).read(0, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise DataError(f"{path} is cut off or damaged at byte {end}")
             found = []
             for name, member in images.items():
                 if member.offset_data + member.size > size:
@@ -105,7 +109,10 @@ def _classes(root: Path, members: list[Member]) -> tuple[tuple[str, ...], NDArra
     folders = [member.name.rpartition("/")[0] for member in members]
     listed = root / CLASSES
     if listed.exists():
-        classes = tuple(listed.read_text().splitlines())
+        try:
+            classes = tuple(listed.read_text("utf-8").removesuffix("\n").split("\n"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {listed}: {error}") from None
     elif all(folders):
         classes = tuple(sorted(set(folders)))
     else:

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,6 @@ def copy(wanted: Mapping[str, int], source: Path, target: Path, done: Callable[[
 
     def copy_one(name: str) -> None:
         path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             original = (source / name).open("rb")
@@ -100,16 +100,19 @@ def copy(wanted: Mapping[str, int], source: Path, target: Path, done: Callable[[
             logger.warning("not staged: %s", error)
             return
         try:
-            with original, temporary.open("wb") as near:
-                shutil.copyfileobj(original, near, COPY_BYTES)
-                size = near.tell()
+            with original:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with temporary.open("wb") as near:
+                    shutil.copyfileobj(original, near, COPY_BYTES)
+                    size = near.tell()
             if size != wanted[name]:
                 raise DataError(f"{source / name} has {size} bytes, the index says {wanted[name]}")
             temporary.replace(path)
         except OSError as error:
             raise DataError(f"cannot stage {source / name} in {target}: {error}") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         done(size)
 
     with ThreadPoolExecutor(COPIES) as pool:

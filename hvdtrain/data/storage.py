@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdtrain.data.index import Index
-from hvdtrain.data.pillow import Span
+from hvdtrain.data.pillow import Span, read_file
 
 Inputs = list[NDArray[np.uint8]]
-SPARE_DESCRIPTORS = 256  # open files that the rest of a process may need
 
 
 class Storage(Protocol):
@@ -52,7 +51,7 @@ class Folders:
         return lambda: names
 
     def read(self, row: int) -> bytes:
-        return Path(self.place(row)).read_bytes()
+        return read_file(self.place(row))
 
     def place(self, row: int) -> str:
         return f"{self._root}/{self._names[row]}"
@@ -66,9 +65,8 @@ class Shards:
         self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="shards")
         self._descriptors: dict[int, int] = {}
         self._opening = Lock()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < len(index.shards) + SPARE_DESCRIPTORS:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(len(index.shards) + SPARE_DESCRIPTORS, hard), hard))
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # every shard stays open
 
     def fetch(self, rows: NDArray[np.int64]) -> Callable[[], Inputs]:
         reading = [self._pool.submit(self._bytes, row) for row in rows.tolist()]

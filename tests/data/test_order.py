@@ -101,8 +101,16 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
     assert part.epochs.tolist() == [0] * 5 + [1] * 10 + [2] * 10 + [3] * 5
 
 
-@given(images=st.integers(0, 300), size=st.integers(1, 40))
-def test_evaluation_shares_out_every_image_once(images: int, size: int) -> None:
-    shares = [order.evaluation_share(images=images, rank=rank, size=size) for rank in range(size)]
-    assert [row for share in shares for row in share] == list(range(images))
+@given(batches=st.integers(0, 300), size=st.integers(1, 40))
+def test_evaluation_deals_out_every_batch_once(batches: int, size: int) -> None:
+    shares = [order.evaluation_share(batches=batches, rank=rank, size=size) for rank in range(size)]
+    assert [batch for share in shares for batch in share] == list(range(batches))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_worker_evaluates_everything() -> None:
+    assert order.evaluation_share(batches=7, rank=0, size=1) == range(7)
+
+
+def test_where_workers_outnumber_batches_some_evaluate_nothing() -> None:
+    assert [len(order.evaluation_share(batches=2, rank=rank, size=5)) for rank in range(5)] == [0, 0, 1, 0, 1]
