@@ -1,17 +1,21 @@
 """The command line: exit codes, one-line errors on stderr, and who speaks under a launcher."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
-from hvdtrain import __version__
+from hvdtrain import __version__, log
 from hvdtrain.cli import main
 from hvdtrain.config.load import from_file
 from hvdtrain.config.schema import Config
+from hvdtrain.data import scan
 
 RANKS = {f"OMPI_COMM_WORLD_{name}": value for name, value in (("RANK", "1"), ("SIZE", "2"), ("LOCAL_RANK", "1"))}
 LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "SLURM_", "HOROVOD_")
@@ -52,6 +56,66 @@ def test_config_resolves_presets_and_options(capsys: pytest.CaptureFixture[str])
     assert found["model"]["name"] == "resnet8"
     assert found["data"]["batch_size"] == 7
     assert found["optim"]["weight_decay"] == 0.001
+
+
+def log_to_nobody() -> None:
+    for handler in log.logger.handlers[:]:
+        log.logger.removeHandler(handler)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    """Twelve images, one of them cut off."""
+    for number in range(12):
+        path = tmp_path / "data" / ("val" if number > 8 else "train") / f"c{number % 3}" / f"{number}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((80, 64), 20 + number).convert("RGB").save(path)
+    path = tmp_path / "data" / "train" / "c1" / "4.JPEG"
+    path.write_bytes(path.read_bytes()[:-500])
+    yield tmp_path / "data"
+    log_to_nobody()
+
+
+def test_data_verify_tells_what_is_wrong_and_how_many(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    assert main(["data", "verify", str(data)]) == 1
+    out = capsys.readouterr().out
+    assert "truncated" in out
+    assert f"{data}/train/c1/4.JPEG" in out.replace("\n", "").replace(" ", "")
+    assert f"1 images to leave out, listed in {data}/.hvdtrain/quarantine.jsonl" in out
+    assert main(["data", "verify", "--json", "--quarantine", str(data / "list"), str(data)]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["counts"] == {"truncated": 1}
+    assert (data / "list").exists()
+    (data / "train" / "c1" / "4.JPEG").unlink()
+    assert main(["data", "verify", str(data)]) == 0
+
+
+def test_data_pack_writes_shards_that_are_read_like_the_folders(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    assert main(["data", "pack", str(data), str(tmp_path / "packed"), "--threads", "2"]) == 0
+    assert f"12 images in {tmp_path}/packed\n" in capsys.readouterr().out
+    found = [scan.find(root / "train", cache=tmp_path, workers=1) for root in (data, tmp_path / "packed")]
+    assert found[0].digest == found[1].digest
+    assert found[1].shards == ("train-000000.tar",)
+
+
+@pytest.mark.parametrize("options", [("--max-side", "0"), ("--shard-mb", "-1"), ("--threads", "many")])
+def test_data_pack_refuses_what_cannot_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: tuple[str, str]
+) -> None:
+    assert options[1] in fails(capsys, "data", "pack", str(tmp_path), str(tmp_path / "packed"), *options)
+
+
+def test_data_prepare_needs_an_archive_and_names_one_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["data", "prepare", str(tmp_path / "imagenet")]) == 2
+    assert "expected train, or val and devkit, or all" in capsys.readouterr().err
+    assert main(["data", "prepare", str(tmp_path / "imagenet"), "--train", str(tmp_path / "none.tar")]) == 4
+    assert f"{tmp_path}/none.tar" in capsys.readouterr().err
+    assert not (tmp_path / "imagenet").exists()
+    log_to_nobody()
 
 
 def test_data_demo_writes_the_digits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

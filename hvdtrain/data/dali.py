@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import math as dmath
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from hvdtrain.data.decoder import Pictures, Request, Undecodable
@@ -22,6 +23,8 @@ DTYPES = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
 # The share of images for the hardware decoder, where a GPU has one (A100, H100): about what keeps it and the CUDA
 # decoder equally busy (DALI's documentation, "Image Decoding"). To be measured.
 HARDWARE_LOAD = 0.75
+
+BEYOND = "its window ends beyond the image: the file has changed since it was indexed"
 
 
 class DaliDecoder:
@@ -70,10 +73,10 @@ class DaliDecoder:
         )
         pipeline.build()
         try:
-            pipeline.run()
+            fits, *_ = pipeline.run()
         except RuntimeError as error:
             return _cause(error)
-        return None
+        return None if _all(fits) else BEYOND
 
     def _build(self) -> Any:
         pipeline = _graph(
@@ -90,13 +93,18 @@ class DaliDecoder:
         self._requests = requests
         self._pipeline.reset()
         while True:
+            failure = None
             try:
-                outputs = self._pipeline.run()
+                fits, *outputs = self._pipeline.run()
             except StopIteration:
                 return
             except RuntimeError as error:
+                failure = _cause(error)
+            if failure is None and not _all(fits):
+                failure = BEYOND
+            if failure is not None:  # the error, whose traceback would keep the pipeline alive, is gone by now
                 self._pipeline = self._build()  # one that has failed is dead; a new one costs milliseconds
-                raise Undecodable(f"DALI: {_cause(error)}") from error
+                raise Undecodable(f"DALI: {failure}")
             yield self._resampled(*outputs) if self._resampler else self._copied(*outputs)
 
     def _resampled(self, windows: Any, *others: Any) -> torch.Tensor:
@@ -110,6 +118,11 @@ class DaliDecoder:
         batch = torch.empty(decoded.shape(), dtype=self._dtype, device=self._device)  # (n, H, W, 3)
         feed_ndarray(decoded, batch, cuda_stream=torch.cuda.current_stream())
         return batch.permute(0, 3, 1, 2)
+
+
+def _all(flags: Any) -> bool:
+    """Whether none of a batch of scalars from DALI is 0."""
+    return bool(np.asarray(flags.as_tensor()).all())
 
 
 def _columns(request: Request) -> tuple[Any, ...]:
@@ -129,7 +142,9 @@ def _cause(error: RuntimeError) -> str:
 def _graph(
     columns: Callable[[], Any], *, pictures: Pictures, by_name: bool, gpu_memory_for: tuple[int, int] | None
 ) -> Any:
-    """Outputs: the pictures, on a GPU; on a CPU the decoded windows, and begin, end and flip for each."""
+    """Outputs: whether each window lies in its image; then, on a GPU, the pictures, and on a CPU the decoded windows
+    with begin, end and flip of each.
+    """
     images, start, shape, begin, end, flip = fn.external_source(
         columns,
         num_outputs=6,
@@ -138,17 +153,24 @@ def _graph(
     )
     if by_name:
         images = fn.io.file.read(images)
+    # When the decoder meets what is no image, or a window that ends beyond it, the process may end by a segmentation
+    # fault (DALI 2.4.0). So another operator looks at the header first, which fails in an orderly way; and a window is
+    # cut to what there is of the image, and said to be.
+    size = fn.cast(fn.peek_image_shape(images, adjust_orientation=False)[:2], dtype=types.INT32)
+    first = dmath.min(start, size - 1)
+    last = dmath.min(start + shape, size)
+    fits = fn.reductions.min(fn.cast(start + shape == last, dtype=types.INT32))
     decode = partial(
         fn.decoders.image_slice,
         images,
-        start,
-        shape,
+        first,
+        dmath.max(last - first, 1),
         axis_names="HW",
         output_type=types.RGB,
         adjust_orientation=False,  # Pillow does not turn images by their EXIF tag, and windows are in stored pixels
     )
     if gpu_memory_for is None:
-        return decode(device="cpu"), begin, end, flip
+        return fits, decode(device="cpu"), begin, end, flip
     pixels = decode(
         device="mixed",
         hw_decoder_load=HARDWARE_LOAD,
@@ -165,7 +187,7 @@ def _graph(
         interp_type=types.INTERP_LINEAR,
         antialias=True,
     )
-    return fn.crop_mirror_normalize(
+    return fits, fn.crop_mirror_normalize(
         resized,
         mirror=flip,
         dtype=DTYPES[pictures.dtype],

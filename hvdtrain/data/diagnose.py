@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hvdtrain.data.pillow import FAULTS, FORMATS, Span, decode, regular
+from hvdtrain.data.pillow import END_OF_JPEG, FAULTS, FORMATS, START_OF_SCAN, Span, decode, regular
 
 TINY = 32  # pixels; a training crop of a shorter side would be mostly enlargement
 DIGEST_BYTES = 16
@@ -71,7 +71,6 @@ _GRAY = frozenset({"1", "L", "LA", "La", "I", "F"})
 _USUAL_SEGMENTS = frozenset({0xDB, 0xC4, 0xDD, 0xFE, 0xC0, 0xC1, 0xC2, *range(0xE0, 0xF0)})
 _ORIENTATION = 0x0112  # EXIF tag
 _HEADER_BYTES = {"BMP": 54, "WEBP": 30}
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -232,14 +231,14 @@ def _format(data: bytes) -> str | None:
 
 
 def _header_only(data: bytes, format: str) -> bool:
-    first = {"JPEG": _START_OF_SCAN, "PNG": b"IDAT"}.get(format)
+    first = {"JPEG": START_OF_SCAN, "PNG": b"IDAT"}.get(format)
     return len(data) <= _HEADER_BYTES[format] if first is None else first not in data
 
 
 def _cut(data: bytes, format: str | None) -> bool:
     """Whether the end is missing, as far as the format tells."""
     if format == "JPEG":  # both marks can be in a thumbnail as well, which comes first
-        return data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN)
+        return data.rfind(END_OF_JPEG) < data.rfind(START_OF_SCAN)
     if format == "PNG":
         return b"IEND\xaeB`\x82" not in data
     if format == "BMP":
@@ -249,9 +248,9 @@ def _cut(data: bytes, format: str | None) -> bool:
 
 def _usual_jpeg(data: bytes) -> bool:
     """Whether it has its end, and its segments follow one on the other up to the first scan, as decoders want them."""
-    at = 2 if data.rfind(_END_OF_IMAGE) > data.rfind(_START_OF_SCAN) else len(data)
+    at = 2 if data.rfind(END_OF_JPEG) > data.rfind(START_OF_SCAN) else len(data)
     while data[:2] == b"\xff\xd8" and data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        if data[at : at + 2] == _START_OF_SCAN:
+        if data[at : at + 2] == START_OF_SCAN:
             return True
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if data[at + 1] not in _USUAL_SEGMENTS or length < 2:

@@ -23,7 +23,8 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, *_BOMBS)
 _HEAD_BYTES = 16384
 _LARGEST_BYTES = 1 << 28  # of a file that is read whole though its first bytes promise no image
-_LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+START_OF_SCAN, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"  # neither can be inside a scan
+_LAST_BYTES = {"JPEG": END_OF_JPEG, "PNG": b"IEND\xaeB`\x82"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def decode(data: bytes) -> Image.Image:
     """
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     image.load()
+    if image.format == "JPEG" and data.rfind(END_OF_JPEG) < data.rfind(START_OF_SCAN):
+        raise OSError("it has no end, as a download that was broken off")  # libjpeg makes gray of the zeros after it
     return image
 
 

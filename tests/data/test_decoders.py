@@ -230,6 +230,29 @@ def test_a_picture_that_cannot_be_decoded_fails_and_the_decoder_lives_on(
     assert len(again) == 8
 
 
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 no more", "half", "beyond", "gone"])
+def test_one_bad_image_among_many_ends_in_an_error_and_not_in_a_crash(
+    decoder: Make, content: bytes | str, tmp_path: Path
+) -> None:
+    """As DALI's own decoder would, where its threads are busy with the others."""
+    Image.fromarray(pixels(300, 400)).save(tmp_path / "good.jpg", quality=95)
+    good = (tmp_path / "good.jpg").read_bytes()
+    if content != "gone":
+        (tmp_path / "bad.jpg").write_bytes(content if isinstance(content, bytes) else good[: len(good) // 2])
+    name = tmp_path / ("good.jpg" if content == "beyond" else "bad.jpg")
+    (bad,) = request(name, (299, 300, 101, 100)).inputs
+    many = request(tmp_path / "good.jpg", *[(0, 0, 300, 400)] * 64)
+    once = decoder(batch_size=64)
+    for place in (0, 7, 40, 63):
+        inputs, windows = list(many.inputs), many.windows.copy()
+        inputs[place], windows[place] = bad, (299, 300, 101, 100) if content == "beyond" else (0, 0, 300, 400)
+        asked = replace(many, inputs=inputs, windows=windows, decoded=windows.astype(np.int32))
+        for _ in range(3):
+            with pytest.raises(Undecodable):
+                list(once.decode([many, asked, many]))
+    assert len(list(once.decode([many]))) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8\xff\xe0 no more", None])
 def test_the_fault_of_one_image_is_told(decoder: Make, content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"

@@ -104,7 +104,7 @@ def test_a_detail_says_why(bad: tuple[Path, dict[str, str]]) -> None:
     assert details["a/moving.JPEG"] == "GIF"
     assert details["a/folder.JPEG"] == "a folder"
     assert details["a/socket.JPEG"] == "a socket"
-    assert details["a/nowhere.JPEG"] == os.strerror(errno.ENOENT)
+    assert details["a/nowhere.JPEG"].endswith(os.strerror(errno.ENOENT))
     assert "bytes are zero" in details["a/zero_tail.JPEG"]
     assert "0x" not in " ".join(details.values())  # no address of memory, or two reports would differ
 

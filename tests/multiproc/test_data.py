@@ -9,12 +9,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import photos
 import pytest
 
-from hvdtrain.data import loader, quarantine, scan
+from hvdtrain.data import loader, quarantine, scan, verify
 from hvdtrain.data.index import Index
 from hvdtrain.data.loader import Augmentation
 
+from ..data import bad_files
 from .conftest import Job, Launch
 
 pytestmark = pytest.mark.multiproc
@@ -181,3 +183,32 @@ def test_too_many_broken_images_end_the_run_with_one_message(
     assert code == 4, output
     (message,) = [line for line in output.splitlines() if "hvdtrain:" in line]
     assert "of 1433 train images cannot be decoded: expected at most data.max_bad_ratio = 0.002 of them" in message
+
+
+def test_every_kind_of_bad_file_is_verified_and_trained_past(launch: Launch, digits: Path, tmp_path: Path) -> None:
+    """Bad from the beginning: the index knows some of them, and the workers meet the others on the way."""
+    for part in ("train", "val"):
+        shutil.copytree(digits / part, tmp_path / part)
+    photograph = photos.picture((0, 0, 0))
+    kinds = {f"train/3/{name}": kind for name, kind in bad_files.write(tmp_path / "train" / "3", photograph).items()}
+    assert len(set(kinds.values())) >= 7
+    assert len(kinds) >= 12
+    report = verify.verify(tmp_path, cache=tmp_path, workers=1)
+    assert {f.name: f.kind for f in report.findings if f.fault} == kinds
+
+    options = ("--epochs=2", "--data.batch_size=4", "--run.trace_images=true", "--data.max_bad_ratio=0.05")
+    job = launch("mpirun", 2, *options, name="images-bad", data=tmp_path).finish()
+    index = scan.find(tmp_path / "train", cache=tmp_path, workers=1)
+    good = {row for row in range(len(index)) if f"train/{index.names[row]}" not in kinds}
+    assert len(good) == 1433
+    good |= {index.names[:].index("3/twice.JPEG")}  # DALI decodes it all the same; Pillow, and so verify, is stricter
+    last = job.events("report")[-1]["images_seen"]
+    assert last >= 2 * len(index)
+    assert used(job) == {line: n for line, n in promised(index, last).items() if int(line[1]) in good}
+    seen = Counter(int(line[1]) for line in used(job).elements() if line[0] == "1")
+    assert seen == dict.fromkeys(good, 1)
+
+    verify.write_quarantine(report, verify.quarantine_file(tmp_path))
+    listed = launch("mpirun", 2, *options, name="images-listed", data=tmp_path).finish()
+    assert used(listed) == Counter({line: n for line, n in used(job).items() if line[2] != "3/twice.JPEG"})
+    assert listed.events("quarantine") == []  # nothing is left to be found
