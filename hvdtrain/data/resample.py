@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from hvdtrain.data.decoder import Pictures
 
-CHUNK = 4  # pictures that a thread makes at a time
+CHUNKS_PER_THREAD = 2  # of a batch: fewer and threads wait for the last, more and each costs its hand-over
 
 Pixels = NDArray[np.uint8]  # (height, width, 3)
 
@@ -35,7 +35,8 @@ class Resampler:
         # one row of a picture at a time: channels alone would be too short for vector instructions
         self._scales, self._shifts = (c.float().repeat(pictures.size) for c in (self._scale, self._shift))
         self._memory = Memory()
-        self._pool = single_threaded(max(threads, 1))
+        self._threads = max(threads, 1)
+        self._pool = single_threaded(self._threads)
 
     def pictures(
         self,
@@ -57,7 +58,8 @@ class Resampler:
         else:
             batch = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         images = list(zip(batch, windows, begins, ends, flips.tolist(), strict=True))
-        list(self._pool.map(self._fill, (images[i : i + CHUNK] for i in range(0, len(images), CHUNK))))
+        chunk = -(-len(images) // (CHUNKS_PER_THREAD * self._threads))
+        list(self._pool.map(self._fill, (images[i : i + chunk] for i in range(0, len(images), chunk))))
         if self._on_cpu:
             return batch.to(self._dtype).permute(0, 3, 1, 2)
         scale, shift = self._scale.float().to(self._device), self._shift.float().to(self._device)

@@ -73,6 +73,7 @@ def run(config: Config, topology: Topology) -> None:
         bucket_bytes=parts.buckets.sizes if parts.buckets else [],
         endpoint=f"{targets.advertised_host(config.metrics.address)}:{exporter.port}",
     )
+    environment["images"] = {part: source.index.digest for part, source in parts.data.sources.items()}
     endpoints = [worker["metrics"] for worker in environment["workers"]]
     record = Record(metrics, None, None, len(parts.data.train))
     if config.run.trace_images:

@@ -174,17 +174,6 @@ def test_what_breaks_on_the_way_is_left_out_by_all_and_everything_else_is_seen(
     assert "4 of 1433 train images cannot be decoded and are left out" in output
 
 
-def test_too_many_broken_images_end_the_run_with_one_message(
-    launch: Launch, broken: tuple[Path, dict[str, list[int]]]
-) -> None:
-    folder, _ = broken
-    job = launch("mpirun", 2, *EPOCHS, "--data.max_bad_ratio=0.002", name="images-too-bad", data=folder)
-    code, output = job.wait()
-    assert code == 4, output
-    (message,) = [line for line in output.splitlines() if "hvdtrain:" in line]
-    assert "of 1433 train images cannot be decoded: expected at most data.max_bad_ratio = 0.002 of them" in message
-
-
 def test_every_kind_of_bad_file_is_verified_and_trained_past(launch: Launch, digits: Path, tmp_path: Path) -> None:
     """Bad from the beginning: the index knows some of them, and the workers meet the others on the way."""
     for part in ("train", "val"):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hvdtrain.data import scan
+
 from .conftest import Launch
 
 pytestmark = pytest.mark.multiproc
@@ -43,18 +45,23 @@ def test_missing_data_names_rank_and_cause(launch: Launch, launcher: str, tmp_pa
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_bad_file_ends_the_job_and_is_named(launch: Launch, launcher: str, digits: Path, tmp_path: Path) -> None:
-    """Only one rank meets the file; the others are in the middle of an allreduce then."""
+def test_too_many_bad_files_end_the_job_with_one_message(
+    launch: Launch, launcher: str, digits: Path, tmp_path: Path
+) -> None:
+    """Only one rank meets the file; the others hear of it at the next report, and all end together."""
     data = tmp_path / "digits"
     shutil.copytree(digits, data)
+    scan.find(data / "train", cache=tmp_path, workers=1)
     bad = sorted((data / "train" / "3").iterdir())[50]
-    bad.write_bytes(bad.read_bytes()[:300])
-    job = launch(launcher, 2, "--data.batch_size=8", name=f"bad-file-{launcher.split()[0]}", data=data)
-    code, output = job.wait()
+    bad.write_bytes(bytes(bad.stat().st_size))  # after the index was made, which would have known it
+    options = ("--data.batch_size=8", "--data.max_bad_ratio=0")
+    code, output = launch(launcher, 2, *options, name=f"bad-file-{launcher.split()[0]}", data=data).wait()
     assert code != 0
     (message,) = messages(output)
-    assert message.startswith("rank ")
-    assert str(bad) in message
+    assert message.startswith(
+        "rank 0: 1 of 1433 train images cannot be decoded: expected at most data.max_bad_ratio = 0"
+    )
+    assert f"left out: {bad} cannot be decoded: " in output
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
