@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,12 @@ import torch
 from hvdtrain.config.schema import Config
 from hvdtrain.data import scan, synthetic
 from hvdtrain.data.decoder import Decoder, Pictures
+from hvdtrain.data.diagnose import dali_installed
 from hvdtrain.data.index import Index
 from hvdtrain.data.loader import Augmentation, Batch, Source, batches, evaluation_plans, training_plans
 from hvdtrain.data.storage import storage
 from hvdtrain.distributed.comm import Comm
-from hvdtrain.errors import ConfigError, DataError
+from hvdtrain.errors import ConfigError, DataError, EnvironmentFault
 from hvdtrain.train.quarantine import SharedQuarantine
 from hvdtrain.train.staging import Staged, stage
 
@@ -140,9 +140,9 @@ def _decode_on_gpu(config: Config, device: torch.device) -> bool:
 
 
 def _uses_dali(config: Config) -> bool:
-    if config.data.decoder == "auto":
-        return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
-    return config.data.decoder == "dali"
+    if config.data.decoder == "dali" and not dali_installed():
+        raise EnvironmentFault("data.decoder = dali: DALI is not installed", remedy="make setup, or choose pillow")
+    return config.data.decoder != "pillow" and dali_installed()
 
 
 def _decoder(
