@@ -200,8 +200,11 @@ class Config(BaseSettings):
         return self
 
     def digest(self) -> str:
-        """Eight hex digits over all that decides the numbers of a run; not over how fast, where kept or how watched."""
-        free = {"stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"}
+        """Eight hex digits over all that decides the numbers of a run; not over how fast, where kept or how watched.
+
+        Which images it reads is the index's digest to say, wherever they lie.
+        """
+        free = {"dir", "stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"}
         text = self.model_dump_json(exclude={"run": True, "metrics": True, "resume": True, "data": free})
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

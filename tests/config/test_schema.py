@@ -151,15 +151,9 @@ def test_a_configuration_does_not_change() -> None:
 NOT_IN_THE_DIGEST = {"resume": "auto", "run.dir": "/elsewhere", "run.name": "x", "run.report_every": 7}
 NOT_IN_THE_DIGEST |= {"run.console_seconds": 0, "metrics.address": "0.0.0.0", "metrics.port": 5000}
 NOT_IN_THE_DIGEST |= {"run.trace_images": True, "data.stage": "copy", "data.stage_dir": "/fast", "data.cache_dir": "/c"}
-NOT_IN_THE_DIGEST |= {"data.max_bad_ratio": 0.5, "data.threads": 1, "data.prefetch": 3}
+NOT_IN_THE_DIGEST |= {"data.max_bad_ratio": 0.5, "data.threads": 1, "data.prefetch": 3, "data.dir": "/d"}
 OTHER = {"epochs": 91, "max_steps": 3, "seed": 1, "precision": "bf16", "model.name": "resnet18", "model.norm": "none"}
-OTHER |= {
-    "data.device": "cpu",
-    "data.image_size": 128,
-    "data.eval_resize": 2,
-    "data.dir": "/d",
-    "data.source": "synthetic",
-}
+OTHER |= {"data.device": "cpu", "data.image_size": 128, "data.eval_resize": 2, "data.source": "synthetic"}
 OTHER |= {"data.quarantine": "none", "data.decoder": "pillow"}
 OTHER |= {"optim.decay_epochs": (30, 60), "optim.decay_factor": 0.2, "optim.momentum": 0.8, "data.flip": 0.25}
 OTHER |= {"data.crop_area": (0.1, 1), "data.crop_aspect": (1, 1), "data.mean": (0, 0, 0), "data.std": (1, 1, 1)}

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hvdtrain import log
 from hvdtrain.checkpoint import store
 from hvdtrain.cli import main
 from hvdtrain.data import demo
+from hvdtrain.data.pack import pack
 
 SMALL = [
     *("--config", "demo", "--data.batch_size", "24", "--data.image_size", "16", "--epochs", "0.1", "--seed", "3"),
@@ -123,6 +125,28 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_never_stopped(
     found = weights(folder, TOTAL)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert [r["event"] for r in events(folder)].count("resume") == 1
+
+
+def test_a_run_goes_on_from_shards_of_the_same_images(data: Path, tmp_path: Path) -> None:
+    options = ("--max_steps", "4", "--checkpoint.every_epochs", "0.03")
+    for name in ("folders", "packed"):
+        assert train(data, tmp_path, *options, "--run.name", name)[0] == 0
+    pack(data, tmp_path / "shards", cache=tmp_path, workers=1, shard_bytes=10**6, max_side=None)
+    last = sorted((tmp_path / "packed" / "checkpoints").iterdir())[-1]
+    last.rename(tmp_path / "the end")
+    code, _, err = train(tmp_path / "shards", tmp_path, *options, "--run.name", "packed", "--resume", "auto")
+    assert code == 0, err
+    assert "resuming from" in err
+    found, wanted = (weights(tmp_path / name, 96) for name in ("packed", "folders"))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_run_does_not_go_on_with_other_images(finished: tuple[Path, str, str], data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "fewer")
+    next((tmp_path / "fewer" / "train" / "3").iterdir()).unlink()
+    code, _, err = train(tmp_path / "fewer", finished[0].parent, "--resume", "auto")
+    assert code == 5
+    assert "the checkpoint was made with the training images" in err
 
 
 def test_another_configuration_does_not_go_on_from_a_checkpoint(finished: tuple[Path, str, str], data: Path) -> None:
