@@ -32,7 +32,7 @@ class RunConfig(Section):
     """Name of the run directory. Empty: the model's name and a digest of the configuration, so that the same command
     means the same run."""
     report_every: Count = 20
-    """Steps between two reports of loss and throughput; each costs one small allreduce."""
+    """Steps between two reports of loss and throughput, and of images left out; each costs two small allreduces."""
     trace_images: bool = False
     """Write every image that a step used, with its crop and flip, to images/rank-*.csv."""
     console_seconds: NonNegative = 5.0

@@ -70,8 +70,6 @@ class Names(Sequence[str]):
             return NotImplemented
         return np.array_equal(self.letters, other.letters) and np.array_equal(self.ends, other.ends)
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 @dataclass(frozen=True)
 class Index:

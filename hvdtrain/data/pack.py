@@ -61,6 +61,7 @@ def pack(source: Path, target: Path, *, cache: Path, workers: int, shard_bytes: 
         if index.shards:
             raise DataError(f"{source / part} is packed already")
         _check_names(index)
+        _check_target(target / part)
         try:
             _pack(index, source / part, target / part, workers=workers, shard_bytes=shard_bytes, max_side=max_side)
         except OSError as error:
@@ -94,6 +95,14 @@ def _check_names(index: Index) -> None:
     for name in index.classes:
         if "\n" in name or not _is_text(name):
             raise DataError(f"the class {name!r} cannot be packed: expected a name of one line of text")
+
+
+def _check_target(folder: Path) -> None:
+    """Shards among class folders would be taken for the data set instead of them."""
+    if folder.is_dir() and (classes := [entry.name for entry in folder.iterdir() if entry.is_dir()]):
+        raise DataError(
+            f"{folder} has the folder {min(classes)}: expected none, or shards alone", remedy="another TARGET"
+        )
 
 
 def _is_text(name: str) -> bool:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -35,8 +36,11 @@ def parallel(work: Callable[[T], R], chunks: Iterable[T], *, workers: int, proce
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items; while the caller is busy with one, a thread makes the next."""
     with ThreadPoolExecutor(1, "one-ahead") as pool:
-        end = object()
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield item  # type: ignore[misc]
+        coming = pool.submit(_take_one, items)
+        while one := coming.result():
+            coming = pool.submit(_take_one, items)
+            yield from one
+
+
+def _take_one(items: Iterator[T]) -> list[T]:
+    return list(islice(items, 1))

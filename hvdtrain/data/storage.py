@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdtrain.data.index import Index
-from hvdtrain.data.pillow import Span, read_file
+from hvdtrain.data.pillow import Span
 
 Inputs = list[NDArray[np.uint8]]
 
@@ -23,13 +23,6 @@ class Storage(Protocol):
 
     def fetch(self, rows: NDArray[np.int64]) -> Callable[[], Inputs]:
         """Begin to read; the returned function waits. What cannot be read comes as no bytes, which no decoder takes."""
-
-    def read(self, row: int) -> bytes:
-        """One image.
-
-        Raises:
-            OSError: it cannot be read.
-        """
 
     def place(self, row: int) -> str:
         """Where it is, for a person."""
@@ -50,9 +43,6 @@ class Folders:
         names = [np.frombuffer(os.fsencode(self.place(row)), np.uint8) for row in rows]
         return lambda: names
 
-    def read(self, row: int) -> bytes:
-        return read_file(self.place(row))
-
     def place(self, row: int) -> str:
         return f"{self._root}/{self._names[row]}"
 
@@ -72,7 +62,7 @@ class Shards:
         reading = [self._pool.submit(self._bytes, row) for row in rows.tolist()]
         return lambda: [future.result() for future in reading]
 
-    def read(self, row: int) -> bytes:
+    def _read(self, row: int) -> bytes:
         index = self._index
         assert index.shard is not None
         assert index.offsets is not None
@@ -88,6 +78,6 @@ class Shards:
 
     def _bytes(self, row: int) -> NDArray[np.uint8]:
         try:
-            return np.frombuffer(self.read(row), np.uint8)
+            return np.frombuffer(self._read(row), np.uint8)
         except OSError:
             return np.zeros(0, np.uint8)

@@ -34,9 +34,6 @@ class NoStorage:
     def fetch(self, rows: NDArray[np.int64]) -> Callable[[], Inputs]:
         return list
 
-    def read(self, row: int) -> bytes:
-        raise FileNotFoundError("synthetic images have no bytes")
-
     def place(self, row: int) -> str:
         return f"synthetic image {row}"
 

@@ -445,6 +445,15 @@ def test_packing_twice_gives_the_same_bytes(data: Path) -> None:
     assert contents(first) == contents(second)
 
 
+@pytest.mark.parametrize("target", ["folders", "elsewhere"])
+def test_shards_are_not_put_among_class_folders(data: Path, target: str) -> None:
+    (data / "elsewhere" / "train" / "n1").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(DataError, match=f"{data}/{target}/train has the folder n"):
+            packing.pack(data / "folders", data / target, cache=data, workers=1, shard_bytes=SHARD_BYTES, max_side=None)
+    assert list((data / target).rglob("*.tar")) == []
+
+
 def test_a_packing_that_failed_leaves_no_shard_that_is_not_whole(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, written = packing._add, []
 
