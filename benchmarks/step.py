@@ -216,15 +216,19 @@ def bare(setting: Setting, model: Any = None, optimizer: Any = None) -> Runner:
 def ours(setting: Setting, comm: Any = None, reducer: Any = None) -> Runner:
     """hvdtrain's own loop, with its metrics and reports."""
     import torch
-    from prometheus_client import CollectorRegistry
 
     from hvdtrain.config.schema import Config, DataConfig
     from hvdtrain.distributed.comm import SoloComm
     from hvdtrain.distributed.reducer import LocalReducer
+    from hvdtrain.metrics.health import Pulse
     from hvdtrain.metrics.registry import Metrics
+    from hvdtrain.train import clock
     from hvdtrain.train.build import Parts
+    from hvdtrain.train.clock import StepClock
     from hvdtrain.train.data import Data, Machine
+    from hvdtrain.train.environment import run_info
     from hvdtrain.train.loop import Cadence, train
+    from hvdtrain.train.meters import Meters
     from hvdtrain.train.record import Record
     from hvdtrain.train.state import TrainState
     from hvdtrain.train.step import Arithmetic, Objective
@@ -242,16 +246,23 @@ def ours(setting: Setting, comm: Any = None, reducer: Any = None) -> Runner:
         objective=Objective(kn),
         schedule=lambda _: 0.01,
         data=Data(config, comm, Machine(setting.device, threads=1)),
+        clock=StepClock(clock.of(setting.device)),
         micro_batches=1,
         images_of_all_epochs=0,
         max_steps=None,
     )
-    record = Record(Metrics(CollectorRegistry(), {"run": "benchmark"}), None, None, 10**9)
+    metrics = Metrics(
+        rank=comm.rank,
+        run_info=run_info(config, world_size=comm.size, global_batch=kn, commit=""),
+        worker_info={"host": "", "device": str(setting.device), "device_name": ""},
+    )
+    record = Record(metrics, Pulse(stuck_seconds=600), comm.rank, images_per_epoch=10**9)
+    meters = Meters(parts.clock)
     cadence = Cadence(report_steps=20, evaluate_epochs=90, evaluate_from=0, save_epochs=90)
 
     def run(steps: int) -> None:
         parts.images_of_all_epochs += steps * kn
-        train(parts, comm, record, cadence, None)
+        train(parts, comm, meters, record, cadence, None)
 
     return run
 

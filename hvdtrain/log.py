@@ -9,10 +9,13 @@ events.jsonl holds one JSON object a line; a number that is not finite is null. 
 
 and by event:
 
-    start        world_size, global_batch_size, images_per_epoch, total_images
+    start        world_size, global_batch_size, batch_size, images_per_epoch, total_images
     resume       the same, when the run goes on from a checkpoint
-    report       epoch, lr, loss, images_per_second, input_wait_seconds
-    evaluate     epoch, top1, top5, loss, images, seconds
+    baseline     source, workers, measured_at, origin, step_seconds, standard_error, samples, parts, ranks, together,
+                 communication: what efficiency is measured against, see metrics/efficiency.py
+    report       epoch, lr, loss, images_per_second; steps since the last one and step_seconds of each; parts, ranks:
+                 where these went, see metrics/breakdown.py; slowest_rank; efficiency, or null without a baseline
+    evaluate     epoch, top1, top5, loss, images, seconds; average_top1, average_top5, average_loss
     quarantine   part, image, reason: an image that cannot be decoded is left out from now on
     checkpoint   path, seconds
     end          seconds, images_per_second
@@ -23,6 +26,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,14 +73,18 @@ class EventLog:
 
     def write(self, event: str, *, step: int, **fields: Any) -> None:
         record = {"time": time.time(), "event": event, "step": step, **fields}
-        self._file.write(json.dumps({key: _json_value(value) for key, value in record.items()}) + "\n")
+        self._file.write(json.dumps(_json_value(record)) + "\n")
 
     def close(self) -> None:
         self._file.close()
 
 
 def _json_value(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
+    """JSON has no NaN and no infinity: they become null, however deep they are."""
+    if isinstance(value, Mapping):
+        return {key: _json_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,7 +1,8 @@
 """In CI nothing may be left out in silence: only a test that needs a GPU may be skipped there, and it is counted."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,23 @@ IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 # A busy machine is slow at times, which is no failure; and what CI tries is the same each time.
 settings.register_profile("here", deadline=None, derandomize=IN_CI)
 settings.load_profile("here")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write golden records anew, to be read in the diff")
+
+
+@pytest.fixture
+def golden(pytestconfig: pytest.Config) -> Callable[[Path, str], None]:
+    """golden(path, text) fails unless the record at `path` is `text`, all of it; without a record it fails too."""
+
+    def check(path: Path, text: str) -> None:
+        if pytestconfig.getoption("--update-golden"):
+            path.write_text(text)
+        assert path.exists(), f"no record {path}: pytest --update-golden writes it"
+        assert path.read_text() == text, f"{path} differs: pytest --update-golden writes it anew"
+
+    return check
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,11 +6,13 @@ A field's docstring is its line in `hvdtrain train --help`.
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hvdtrain.config import checks
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
@@ -173,6 +175,23 @@ class MetricsConfig(Section):
     """Address that the Prometheus exporters bind to; 0.0.0.0 lets other hosts scrape."""
     port: Annotated[int, Ge(1024), Le(65000)] = 9470
     """First port tried; each worker takes port + its local rank, or the next free one."""
+    tls_certificate: str = ""
+    """PEM file: the exporters speak HTTPS with this certificate. Empty: HTTP."""
+    tls_key: str = ""
+    """PEM file with the key of tls_certificate, without a password. Empty: it is in tls_certificate too."""
+    client_ca: str = ""
+    """PEM file: only clients with a certificate of this authority may scrape. Empty: everyone."""
+    stuck_seconds: Positive = 600.0
+    """/healthz answers 503 once no step was done, and nothing evaluated or saved, for so long."""
+    baseline: Literal["measured", "stored", "none"] = "measured"
+    """What scaling efficiency is measured against. measured: one worker alone, in the first seconds of a run of
+    several. stored: what an earlier run or bench left in baselines_dir. none: no efficiency."""
+    baseline_steps: Annotated[int, Ge(2)] = 10
+    """Timed steps of each worker for a measured baseline; a node's workers take turns."""
+    baseline_workers: Count = 1
+    """How many workers a stored baseline had: 1, or 8 as in the paper."""
+    baselines_dir: Path = Path("~/.cache/hvdtrain/baselines")
+    """Where finished runs leave their speed for later ones to compare with."""
 
 
 class CheckpointConfig(Section):
@@ -182,9 +201,11 @@ class CheckpointConfig(Section):
 
 class EvalConfig(Section):
     every_epochs: Positive = 1.0
-    """Epochs between two evaluations; the last step is always followed by one."""
+    """Epochs between two evaluations."""
     first_epoch: NonNegative = 0.0
     """No evaluation before this epoch."""
+    at_end: bool = True
+    """Whether the last step is followed by an evaluation, whenever the one before it was."""
     batch_size: Count = 64
     """Validation images per worker and forward pass."""
 
@@ -236,18 +257,19 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
-        _check_schedule(self.optim, self.epochs)
-        _check_pictures(self.data, self.model.name)
+        checks.schedule(self.optim, self.epochs)
+        checks.pictures(self.data, self.model.name)
+        checks.watching(self.metrics)
         if self.distributed.reducer == "horovod" and self.model.channels_last:
-            _refuse(
+            checks.refuse(
                 "model.channels_last", True, "false with distributed.reducer = horovod, which takes contiguous tensors"
             )
         if self.distributed.compression == "fp16" and self.precision == "float64":
-            _refuse("distributed.compression", "fp16", "none with precision = float64")
+            checks.refuse("distributed.compression", "fp16", "none with precision = float64")
         if self.data.train_sizes and self.data.train_sizes[-1][0] >= self.epochs:
-            _refuse("data.train_sizes", self.data.train_sizes, f"no size from epoch {self.epochs:g}, the end, on")
+            checks.refuse("data.train_sizes", self.data.train_sizes, f"no size from epoch {self.epochs:g}, the end, on")
         if "/" in self.run.name or self.run.name in (".", ".."):
-            _refuse("run.name", self.run.name, "the name of one folder")
+            checks.refuse("run.name", self.run.name, "the name of one folder")
         return self
 
     def digest(self) -> str:
@@ -266,34 +288,3 @@ class Config(BaseSettings):
     @property
     def run_dir(self) -> Path:
         return self.run.dir / self.run_name
-
-
-def _check_schedule(optim: OptimConfig, epochs: float) -> None:
-    warmup = 0.0 if optim.warmup == "none" else optim.warmup_epochs
-    if warmup >= epochs and warmup > 0:
-        _refuse("optim.warmup_epochs", optim.warmup_epochs, f"less than epochs = {epochs:g}")
-    if list(optim.decay_epochs) != sorted(set(optim.decay_epochs)):
-        _refuse("optim.decay_epochs", optim.decay_epochs, "rising epochs")
-    if optim.decay == "step" and optim.decay_epochs and optim.decay_epochs[0] < warmup:
-        _refuse("optim.decay_epochs", optim.decay_epochs, f"none before the warm-up's end at epoch {warmup:g}")
-
-
-def _check_pictures(data: DataConfig, model: str) -> None:
-    for key, (low, high) in {"data.crop_area": data.crop_area, "data.crop_aspect": data.crop_aspect}.items():
-        if low > high:
-            _refuse(key, (low, high), "smallest first")
-    begins = [begin for begin, _ in data.train_sizes]
-    if begins and (begins != sorted(set(begins)) or begins[0] > 0):
-        _refuse("data.train_sizes", data.train_sizes, "rising epochs, the first of them 0")
-    for key, size in [("data.image_size", data.image_size), *(("data.train_sizes", s) for _, s in data.train_sizes)]:
-        small = model in ("resnet8", "resnet20")
-        if small and size > 64:
-            _refuse(key, size, f"at most 64 with model.name = {model}")
-        if not small and size < 32:
-            _refuse(key, size, f"at least 32 with model.name = {model}")
-    if (data.mixup or data.cutmix) and data.batch_size % 2:
-        _refuse("data.batch_size", data.batch_size, "an even number with data.mixup or data.cutmix, which pair images")
-
-
-def _refuse(key: str, value: Any, wanted: str) -> None:
-    raise ValueError(f"{key} = {value}: expected {wanted}")

@@ -7,13 +7,14 @@ off (see tuning.py) the order of every floating-point sum is thereby fixed, and 
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.comm import Comm, SoloComm
 
 ALIGNMENT_BYTES = 64  # of every gradient within its bucket: a cache line, and what vector code wants
 
@@ -87,6 +88,14 @@ class GradientBuckets:
     def scale(self, factor: torch.Tensor) -> None:
         for bucket in self._buckets:
             bucket.flat.mul_(factor)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        comm, self._comm = self._comm, SoloComm()
+        try:
+            yield
+        finally:
+            self._comm = comm
 
     def _hook(self, bucket: Bucket) -> Any:
         def ready(_: nn.Parameter) -> None:

@@ -4,15 +4,20 @@ Both classes have one face, so that the loop does not ask which it has. Every co
 matches calls by name, and its default names come from a counter that drifts apart after any uneven work.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hvdtrain.errors import EnvironmentFault, PeerLost
 
 T = TypeVar("T")
+
+LOOK_SECONDS = 0.001  # between two looks of a worker that sleeps until the others have come
 
 
 class Comm(Protocol):
@@ -42,6 +47,12 @@ class Comm(Protocol):
     def gather(self, value: T, name: str) -> list[T]:
         """Everyone's value, by rank."""
 
+    def table(self, row: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        """Everyone's (n,) numbers as (workers, n)."""
+
+    def meet(self, name: str) -> None:
+        """Return when all workers have called this. Who waits sleeps, and leaves its cores to the others."""
+
     def close(self) -> None: ...
 
 
@@ -66,6 +77,11 @@ class SoloComm:
 
     def gather(self, value: T, name: str) -> list[T]:
         return [value]
+
+    def table(self, row: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        return row[None]
+
+    def meet(self, name: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -122,6 +138,17 @@ class HorovodComm:
         with peers():
             values: list[T] = self._hvd.allgather_object(value, name=name)
             return values
+
+    def table(self, row: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        with peers():
+            rows: NDArray[np.float64] = self._hvd.allgather(torch.from_numpy(row)[None], name=name).numpy()
+            return rows
+
+    def meet(self, name: str) -> None:
+        handle = self.start_sum(torch.zeros(1), name)
+        while not self._hvd.poll(handle):
+            time.sleep(LOOK_SECONDS)
+        self.wait(handle)
 
     def close(self) -> None:
         self._hvd.shutdown()

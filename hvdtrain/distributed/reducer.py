@@ -1,5 +1,8 @@
 """Who adds up the gradients of all workers: our buckets (buckets.py), Horovod's own optimiser, or nobody."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -30,6 +33,9 @@ class Reducer(Protocol):
     def scale(self, factor: torch.Tensor) -> None:
         """Multiply every gradient by a scalar from where `wait`'s was."""
 
+    def silent(self) -> AbstractContextManager[None]:
+        """Within, a step is all that it ever is but for the sum: every worker keeps its own gradients."""
+
 
 class LocalReducer:
     """One worker: its gradients are the sum. Backward makes them anew, which costs less than adding them to zeros."""
@@ -54,6 +60,9 @@ class LocalReducer:
     def scale(self, factor: torch.Tensor) -> None:
         torch._foreach_mul_(_gradients(self._model), float(factor))
 
+    def silent(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
 
 class HorovodReducer:
     """Horovod's DistributedOptimizer, of which only the hooks on the gradients are used; the update is not its own."""
@@ -63,6 +72,7 @@ class HorovodReducer:
 
         self.sizes: list[int] = []
         self._comm, self._model, self._skipped = comm, model, 0
+        self._micro_batches, self._silent = micro_batches, False
         self._reducing: Any = hvd.DistributedOptimizer(
             torch.optim.SGD(model.parameters(), lr=0.0),  # never takes a step
             named_parameters=model.named_parameters(),
@@ -79,6 +89,9 @@ class HorovodReducer:
         self._skipped += images
 
     def wait(self) -> torch.Tensor:
+        if self._silent:
+            self._reducing.load_state_dict(self._reducing.state_dict())  # makes it forget the gradients it has seen
+            return torch.tensor(self._skipped, dtype=torch.float64)
         with peers():
             self._reducing.synchronize()
         (skipped,) = self._comm.sum([float(self._skipped)], "skipped")
@@ -87,6 +100,16 @@ class HorovodReducer:
 
     def scale(self, factor: torch.Tensor) -> None:
         torch._foreach_mul_(_gradients(self._model), factor)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        self._silent = True
+        self._reducing.set_backward_passes_per_step(sys.maxsize)  # its hooks count down to the last, which never comes
+        try:
+            yield
+        finally:
+            self._reducing.set_backward_passes_per_step(self._micro_batches)
+            self._silent = False
 
 
 def _gradients(model: torch.nn.Module) -> list[torch.Tensor]:

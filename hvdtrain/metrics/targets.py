@@ -1,11 +1,29 @@
-"""Where Prometheus finds the workers of a run: a file for its file_sd_configs."""
+"""Where Prometheus finds the workers of a run: a file for its file_sd_configs, there while the run lives.
+
+A run that is killed cannot remove its file, so a living one touches its own every 15 seconds (heartbeat.py), and others
+remove what was not touched for a minute. Ages are told by the file system's clock alone, for hosts' clocks differ.
+"""
 
 import ipaddress
 import json
+import os
 import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from hvdtrain.files import write_whole
+STALE_SECONDS = 60.0
+
+
+def file(run_dir: Path) -> Path:
+    """Of a run. The files of all runs lie in one folder: file_sd takes a `*` in the last part of a path only.
+
+    >>> file(Path("/runs/r50"))
+    PosixPath('/runs/.targets/r50.json')
+    """
+    return run_dir.parent / ".targets" / f"{run_dir.name}.json"
 
 
 def advertised_host(address: str) -> str:
@@ -23,9 +41,62 @@ def advertised_host(address: str) -> str:
     return f"[{address}]" if number.version == 6 else address
 
 
-def write(path: Path, run: str, endpoints: list[str]) -> None:
+def text(run: str, endpoints: Sequence[str], scheme: str = "http") -> str:
     """One target group per rank, `endpoints` being host:port in order of rank."""
+    how = {} if scheme == "http" else {"__scheme__": scheme}
     groups = [
-        {"targets": [endpoint], "labels": {"run": run, "rank": str(rank)}} for rank, endpoint in enumerate(endpoints)
+        {"targets": [endpoint], "labels": {"run": run, "rank": str(rank), **how}}
+        for rank, endpoint in enumerate(endpoints)
     ]
-    write_whole(path, json.dumps(groups, indent=2) + "\n")
+    return json.dumps(groups, indent=2) + "\n"
+
+
+def stale(touched: float, now: float) -> bool:
+    """Whether a file last touched at `touched` is of a run that no longer lives; seconds of one clock.
+
+    >>> stale(100.0, 160.0), stale(100.0, 160.5), stale(100.0, 90.0)
+    (False, True, False)
+    """
+    return now - touched > STALE_SECONDS
+
+
+def alive(path: Path) -> bool:
+    """Whether the run whose targets file `path` is, or was, lives. Where nothing can be written there, this host's
+    clock has to tell the age."""
+    try:
+        now = _now(path.parent)
+    except OSError:
+        now = time.time()
+    try:
+        return not stale(_touched(path), now)
+    except OSError:
+        return False
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the files of dead runs, `folder`/*.json, and say which; what is in the way is left there."""
+    try:
+        now, files = _now(folder), list(folder.glob("*.json"))
+    except OSError:
+        return []
+    swept = []
+    for path in files:
+        with suppress(OSError):  # gone meanwhile, or another user's
+            if stale(_touched(path), now):
+                path.unlink()  # a run that has gone on in it since the line above writes it again at its next beat
+                swept.append(path)
+    return swept
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file system that `folder` is on."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b".")  # some give a new file the time of the client that asked for it
+        file.flush()
+        return os.fstat(file.fileno()).st_mtime
+
+
+def _touched(path: Path) -> float:
+    """When; over NFS a plain stat may be a minute old, while opening the file asks the server."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_mtime

@@ -19,9 +19,10 @@ from hvdtrain.errors import ConfigError, DataError
 from hvdtrain.files import folder_whole, write_whole
 from hvdtrain.log import logger, pretty_json
 from hvdtrain.optim.schedule import scaled_rate
+from hvdtrain.provenance import revision
 from hvdtrain.reproduce import cells, figures, text
 from hvdtrain.reproduce.cells import Cell, Plan
-from hvdtrain.reproduce.record import record, revision
+from hvdtrain.reproduce.record import record
 from hvdtrain.reproduce.results import Errors, begin, losses_by_epoch, run_error
 from hvdtrain.reproduce.runs import Run, alone_in, refuse_others, resolve, run_all
 

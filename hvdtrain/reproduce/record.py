@@ -1,19 +1,14 @@
 """What a reproduction leaves for others to judge: results.json, with what was measured, by what code, where."""
 
-import os
-import platform
-import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-import hvdtrain
 from hvdtrain.config.schema import Config
+from hvdtrain.provenance import hardware
 from hvdtrain.reproduce.cells import SOURCE, Plan, Row
 from hvdtrain.reproduce.results import Errors, difference, spread
 from hvdtrain.reproduce.text import RULES
@@ -52,28 +47,3 @@ def record(plan: Plan, errors: Errors, config: Config, code: Sequence[str]) -> d
 
 def _row(row: Row) -> dict[str, Any]:
     return {"label": row.label, "cell": row.cell.name, "paper": asdict(row.paper) if row.paper else None}
-
-
-def hardware() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "cpu": model[1] if model else platform.processor(),
-        "machine": platform.machine(),
-        "system": platform.platform(),
-    }
-
-
-def revision() -> str:
-    """The commit of the checkout that holds this package, with -dirty where files differ from it; else the version."""
-    root = Path(hvdtrain.__file__).parents[1]
-    git = ["git", "--no-optional-locks", "-C", str(root)]
-    try:
-        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True).stdout
-        if Path(top.strip()) == root.resolve():
-            describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-            return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    return hvdtrain.__version__

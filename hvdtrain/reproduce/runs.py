@@ -8,10 +8,8 @@ folder/logs/<name>.txt       what it printed
 import fcntl
 import os
 import shlex
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,8 @@ from typing import Any
 
 from hvdtrain.config.load import Parser, add_options, from_file, from_options
 from hvdtrain.config.schema import Config
-from hvdtrain.errors import ConfigError, EnvironmentFault, HvdtrainError
+from hvdtrain.distributed import launch
+from hvdtrain.errors import ConfigError, HvdtrainError
 from hvdtrain.log import logger
 from hvdtrain.reproduce.progress import Display
 from hvdtrain.reproduce.results import Event, finished, read_events
@@ -61,11 +60,8 @@ class Run:
         return (self.folder / "code.txt").read_text().split()
 
     def command(self) -> list[str]:
-        train = [_program("hvdtrain"), "train", *self.options, f"--run.dir={self.folder.parent}"]
-        train += [f"--run.name={self.name}", "--resume=auto"]
-        if self.ranks == 1:
-            return train
-        return [_program("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(self.ranks), *train]
+        place = [f"--run.dir={self.folder.parent}", f"--run.name={self.name}", "--resume=auto"]
+        return launch.command(self.ranks, ["train", *self.options, *place])
 
 
 def resolve(options: Sequence[str]) -> Config:
@@ -163,25 +159,10 @@ def _start(run: Run, lock: int, code: str) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_variables()},
+            env=launch.variables(threads=1),
             pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in order
         )
-
-
-def _variables() -> dict[str, str]:
-    variables = {"OMP_NUM_THREADS": "1"}
-    if os.geteuid() == 0:  # Open MPI refuses root unless told twice
-        variables |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return variables
-
-
-def _program(name: str) -> str:
-    beside = Path(sys.executable).parent
-    path = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
-    if path is None:
-        raise EnvironmentFault(f"no {name} beside {sys.executable} or on PATH", remedy="hvdtrain doctor")
-    return path
 
 
 def _failure(run: Run, code: int) -> str:

@@ -16,7 +16,8 @@ from hvdtrain.model.groups import parameter_groups
 from hvdtrain.model.stages import compile_stages
 from hvdtrain.optim.build import optimizer as build_optimizer
 from hvdtrain.optim.schedule import Rate
-from hvdtrain.train import recipe
+from hvdtrain.train import clock, recipe
+from hvdtrain.train.clock import StepClock
 from hvdtrain.train.data import Data, Machine
 from hvdtrain.train.state import TrainState
 from hvdtrain.train.step import Arithmetic, Objective
@@ -37,6 +38,7 @@ class Parts:
     objective: Objective
     schedule: Rate
     data: Data
+    clock: StepClock
     micro_batches: int  # of each worker in a step
     images_of_all_epochs: int
     max_steps: int | None
@@ -75,6 +77,7 @@ def build(config: Config, comm: Comm, machine: Machine, *, bucket_bytes: int, im
         objective=Objective(global_batch, config.train.label_smoothing, config.train.clip_norm),
         schedule=schedule,
         data=data,
+        clock=StepClock(clock.of(machine.device)),
         micro_batches=micro_batches,
         images_of_all_epochs=math.ceil(config.epochs * len(data.train)),
         max_steps=config.max_steps,

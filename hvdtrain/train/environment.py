@@ -12,6 +12,7 @@ from hvdtrain.config.schema import Config
 from hvdtrain.distributed import ring
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
+from hvdtrain.provenance import processor, revision
 
 # Variables of these families decide how a run behaves.
 FAMILIES = ("HOROVOD_", "OMPI_MCA_", "NCCL_", "OMP_", "MKL_", "CUDA_", "SLURM_", "UCX_")
@@ -32,13 +33,14 @@ def describe(
         "host": platform.node(),
         "pid": os.getpid(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device_name": device_name(device),
         "threads": threads,
         "metrics": endpoint,
     }
     return {
         "command": sys.argv,
         "hvdtrain": __version__,
+        "commit": revision(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -51,13 +53,40 @@ def describe(
     }
 
 
-def run_info(config: Config, *, world_size: int, global_batch: int) -> dict[str, str]:
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
+def run_info(config: Config, *, world_size: int, global_batch: int, commit: str) -> dict[str, str]:
     return {
         "run": config.run_name,
         "model": config.model.name,
         "precision": config.precision,
         "world_size": str(world_size),
         "global_batch_size": str(global_batch),
+        "batch_size": str(config.data.batch_size),
         "version": __version__,
+        "commit": commit,
+        "torch": torch.__version__,
         "slurm_job_id": os.environ.get("SLURM_JOB_ID", ""),
+    }
+
+
+def setting(config: Config, device: torch.device, *, threads: int, micro_batches: int) -> dict[str, Any]:
+    """All that decides how long a step of one worker takes: under equal ones, speeds may be compared."""
+    data = config.data
+    return {
+        "model": config.model.name,
+        "network": config.model.model_dump(include={"norm", "compile", "channels_last"}),
+        "batch_size": data.batch_size,
+        "micro_batches": micro_batches,
+        "pictures": data.model_dump(mode="json", include={"source", "image_size", "train_sizes", "decoder", "device"}),
+        "mixing": bool(data.mixup or data.cutmix),
+        "average": bool(config.train.ema_decay),
+        "optimizer": config.optim.name,
+        "precision": config.precision,
+        "device": device_name(device),
+        "threads": threads,
+        "torch": torch.__version__,
+        "hvdtrain": __version__,
     }

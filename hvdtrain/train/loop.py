@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.train import memory
 from hvdtrain.train.build import Parts
@@ -36,45 +37,63 @@ class Cadence:
 
 
 def train(
-    parts: Parts, comm: Comm, record: Record, cadence: Cadence, save: Callable[[TrainState], Path] | None
-) -> float:
-    """Go from the state's position to the end; returns the images per second of all workers, training alone counted.
+    parts: Parts,
+    comm: Comm,
+    meters: Meters,
+    record: Record,
+    cadence: Cadence,
+    save: Callable[[TrainState], Path] | None,
+) -> None:
+    """Go from the state's position to the end.
 
     Args:
         save: writes a checkpoint; None on the ranks that write none.
     """
-    state, meters = parts.state, Meters()
+    state = parts.state
     batches = parts.data.training(state.images_seen)
-    trained_from, began, apart = state.images_seen, time.perf_counter(), 0.0
     gc.collect()
     gc.freeze()  # what start-up left will not become garbage: no collection need look at it
     gc.disable()
+    comm.meet("first step")
+    parts.clock.restart()
     while not parts.over:
-        step_began, epoch_before = time.perf_counter(), parts.epoch
-        lr = parts.schedule(epoch_before)
-        step = MicroBatches(batches, parts.micro_batches)
-        with naming_what_fits(parts, comm):
-            loss = train_step(
-                state, step, lr=lr, objective=parts.objective, arithmetic=parts.arithmetic, reducer=parts.reducer
-            )
+        epoch_before, lr = parts.epoch, parts.schedule(parts.epoch)
+        step, loss = take_step(parts, comm, batches, lr=lr)
         state.images_seen, state.step = step.images_seen, state.step + 1
-        meters.add(loss, step.images, step.input_wait_seconds)
-        record.step(state, step, lr=lr, seconds=time.perf_counter() - step_began)
+        meters.add(loss, step.images)
+        record.step(state, step, lr=lr)
         if state.step % cadence.report_steps == 0 or parts.over:
             record.report(state, meters.report(comm), lr=lr)
             share_quarantine(parts, record)
         if state.step % COLLECT_GARBAGE_EVERY == 0:
             gc.collect()
-        aside = time.perf_counter()
         due = parts.epoch >= cadence.evaluate_from and crossed(epoch_before, parts.epoch, cadence.evaluate_epochs)
-        if due and not parts.over:
-            evaluate_and_record(parts, comm, record)
-        if save and (parts.over or crossed(epoch_before, parts.epoch, cadence.save_epochs)):
-            save_and_record(state, save, record)
-        meters.leave_out(time.perf_counter() - aside)
-        apart += time.perf_counter() - aside
+        evaluating = due and not parts.over
+        saving = parts.over or crossed(epoch_before, parts.epoch, cadence.save_epochs)
+        if evaluating or saving:
+            with parts.clock.spent_on("pause"):
+                if evaluating:
+                    evaluate_and_record(parts, comm, record)
+                if saving and save:
+                    save_and_record(state, save, record)
+                comm.meet("end of the pause")
     gc.enable()
-    return (state.images_seen - trained_from) / (time.perf_counter() - began - apart)
+
+
+def take_step(parts: Parts, comm: Comm, batches: Iterator[Batch], *, lr: float) -> tuple[MicroBatches, torch.Tensor]:
+    """The micro-batches that one optimiser step took, and their summed loss on the device."""
+    step = MicroBatches(batches, parts.micro_batches, parts.clock)
+    with naming_what_fits(parts, comm):
+        loss = train_step(
+            parts.state,
+            step,
+            lr=lr,
+            objective=parts.objective,
+            arithmetic=parts.arithmetic,
+            reducer=parts.reducer,
+            clock=parts.clock,
+        )
+    return step, loss
 
 
 @contextmanager

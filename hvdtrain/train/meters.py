@@ -1,47 +1,69 @@
 """Sums that grow each step and are read only when they are reported, so that no step waits for the device."""
 
 import math
-import time
+from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from hvdtrain.distributed.comm import Comm
+from hvdtrain.metrics.breakdown import Breakdown, breakdown
+from hvdtrain.metrics.efficiency import Baseline, Efficiency, weak
+from hvdtrain.train.clock import COLUMNS, StepClock
+
+LIVE_WINDOWS = 10  # reports over which the efficiency is taken: long enough for an interval, short enough to be live
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    loss: float  # mean per image over all workers
-    images_per_second: float  # of all workers together
-    input_wait_seconds: float  # mean per step and worker
+    """Of the steps since the last one, over all workers."""
+
+    loss: float  # mean per image
+    images_per_second: float
+    breakdown: Breakdown
+    efficiency: Efficiency | None  # of the last LIVE_WINDOWS reports
 
 
 @dataclass
 class Meters:
-    """Of one worker, since the last report."""
-
+    clock: StepClock
+    baseline: Baseline | None = None
+    windows: deque[Breakdown] = field(default_factory=lambda: deque(maxlen=LIVE_WINDOWS))
+    """The last LIVE_WINDOWS reports' steps."""
     loss_sum: torch.Tensor | None = None
     images: int = 0
-    steps: int = 0
-    input_wait_seconds: float = 0.0
-    began: float = field(default_factory=time.perf_counter)
+    all_images: float = 0.0  # of all workers since the run began
+    all_seconds: float = 0.0  # of training
 
-    def add(self, loss: torch.Tensor, images: int, input_wait_seconds: float) -> None:
+    @property
+    def images_per_second(self) -> float:
+        """Of all workers since the run began."""
+        return self.all_images / self.all_seconds
+
+    @property
+    def efficiency(self) -> Efficiency | None:
+        """Of `windows`; None without a baseline."""
+        return weak(self.windows, self.baseline) if self.baseline else None
+
+    def add(self, loss: torch.Tensor, images: int) -> None:
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
         self.images += images
-        self.steps += 1
-        self.input_wait_seconds += input_wait_seconds
-
-    def leave_out(self, seconds: float) -> None:
-        """Do not count the last `seconds`, which were no training."""
-        self.began += seconds
 
     def report(self, comm: Comm) -> Report:
         """Add up over the workers and begin anew. Collective; waits for the device."""
         loss = 0.0 if self.loss_sum is None else float(self.loss_sum)
-        loss, images, steps, waited = comm.sum([loss, self.images, self.steps, self.input_wait_seconds], "report")
-        now = time.perf_counter()
-        mean = loss / images if images else math.nan  # every image of these steps may have been left out
-        report = Report(mean, images / (now - self.began), waited / steps)
-        self.loss_sum, self.images, self.steps, self.input_wait_seconds, self.began = None, 0, 0, 0.0, now
-        return report
+        table = comm.table(np.concatenate([[loss, self.images], self.clock.take().flatten()]), "report")
+        self.loss_sum, self.images = None, 0
+        loss, images = table[:, :2].sum(0).tolist()
+        window = breakdown(table[:, 2:].reshape(comm.size, -1, len(COLUMNS)))
+        seconds = float(window.step_seconds.sum())
+        self.windows.append(window)
+        self.all_images += images
+        self.all_seconds += seconds
+        return Report(
+            loss=loss / images if images else math.nan,  # every image of these steps may have been left out
+            images_per_second=images / seconds,
+            breakdown=window,
+            efficiency=self.efficiency,
+        )

@@ -20,7 +20,7 @@ class Display:
             self._live = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(bar_width=None),
-                TextColumn("step {task.fields[step]}  {task.fields[speed]} images/s  loss {task.fields[loss]}"),
+                TextColumn("step {task.fields[step]}  {task.fields[speed]}  loss {task.fields[loss]}"),
                 TimeRemainingColumn(),
                 console=console,
                 expand=True,
@@ -28,8 +28,19 @@ class Display:
             self._task = self._live.add_task("train", total=total_images, epoch="-", step="-", speed="-", loss="-")
             self._live.start()
 
-    def show(self, *, step: int, epoch: float, images_seen: int, loss: float, images_per_second: float) -> None:
-        progress, speed = f"{epoch:.2f}/{self._epochs:.4g}", f"{images_per_second:,.0f}"
+    def show(
+        self,
+        *,
+        step: int,
+        epoch: float,
+        images_seen: int,
+        loss: float,
+        images_per_second: float,
+        efficiency: float | None = None,
+    ) -> None:
+        progress, speed = f"{epoch:.2f}/{self._epochs:.4g}", f"{images_per_second:,.0f} images/s"
+        if efficiency is not None:
+            speed += f" ({100 * efficiency:.0f} % efficient)"
         if self._live:
             self._live.update(
                 self._task, completed=images_seen, epoch=progress, step=step, speed=speed, loss=f"{loss:.4f}"
@@ -37,9 +48,12 @@ class Display:
         elif time.monotonic() - self._last_plain >= self._every:
             self._last_plain = time.monotonic()
             left = duration((self._total - images_seen) / images_per_second)
-            logger.info("epoch %s  step %d  %s images/s  loss %.4f  %s left", progress, step, speed, loss, left)
+            logger.info("epoch %s  step %d  %s  loss %.4f  %s left", progress, step, speed, loss, left)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
 

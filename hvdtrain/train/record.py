@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hvdtrain.log import EventLog, logger
-from hvdtrain.metrics.registry import Metrics
+from hvdtrain.metrics.breakdown import Breakdown
+from hvdtrain.metrics.efficiency import Baseline, Efficiency
+from hvdtrain.metrics.health import Pulse
+from hvdtrain.metrics.registry import Metrics, RunMetrics
 from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.meters import Report
 from hvdtrain.train.micro_batches import MicroBatches
@@ -16,43 +19,81 @@ from hvdtrain.train.state import TrainState
 from hvdtrain.train.trace import Trace
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What a worker sends in one step."""
+
+    allreduces: int = 0
+    payload_bytes: int = 0
+    wire_bytes: float = 0.0
+
+    @classmethod
+    def of(cls, bucket_bytes: list[int], workers: int) -> "Traffic":
+        """Around a ring each worker sends 2(k-1)/k of the payload (Goyal et al. 2017, section 4.1)."""
+        payload = sum(bucket_bytes)
+        return cls(len(bucket_bytes), payload, 2 * (workers - 1) / workers * payload)
+
+
 @dataclass
 class Record:
     metrics: Metrics
-    events: EventLog | None
-    display: Display | None
+    pulse: Pulse
+    rank: int
     images_per_epoch: int
+    traffic: Traffic = Traffic()
+    events: EventLog | None = None
+    display: Display | None = None
     trace: Trace | None = None
 
-    def started(self, state: TrainState, *, world_size: int, global_batch: int, total_images: int) -> None:
+    def started(self, state: TrainState, *, world_size: int, global_batch: int, batch: int, total_images: int) -> None:
         self._write(
             "resume" if state.images_seen else "start",
             state,
             world_size=world_size,
             global_batch_size=global_batch,
+            batch_size=batch,
             images_per_epoch=self.images_per_epoch,
             total_images=total_images,
         )
 
-    def step(self, state: TrainState, step: MicroBatches, *, lr: float, seconds: float) -> None:
+    def compared(self, state: TrainState, baseline: Baseline, *, images: int) -> None:
+        """
+        Args:
+            images: of one worker in a step.
+        """
+        if run := self.metrics.run:
+            run.baseline_time.set(baseline.measured_at)
+            run.baseline_images_per_second.set(images / baseline.step_seconds)
+        self._write("baseline", state, **baseline.as_dict())
+
+    def step(self, state: TrainState, step: MicroBatches, *, lr: float) -> None:
         metrics = self.metrics
         metrics.images.inc(step.images)
         metrics.skipped.inc(step.skipped)
         metrics.steps.inc()
-        metrics.step.observe(seconds)
-        metrics.input_wait.observe(step.input_wait_seconds)
-        metrics.lr.set(lr)
-        metrics.epoch.set(self._epoch(state))
+        metrics.allreduces.inc(self.traffic.allreduces)
+        metrics.payload_bytes.inc(self.traffic.payload_bytes)
+        metrics.wire_bytes.inc(self.traffic.wire_bytes)
         metrics.last_step.set(time.time())
-        if state.scaler:
-            metrics.loss_scale.set(state.scaler.get_scale())
-            metrics.overflows.inc(state.overflown)
+        self.pulse.beat()
+        if run := metrics.run:
+            run.lr.set(lr)
+            run.epoch.set(self._epoch(state))
+            if state.scaler:
+                run.loss_scale.set(state.scaler.get_scale())
+                run.overflows.inc(state.overflown)
         if self.trace:
             for plan in step.plans:
                 self.trace.write(plan)
 
     def report(self, state: TrainState, report: Report, *, lr: float) -> None:
-        self.metrics.loss.set(report.loss)
+        spent = report.breakdown
+        with self.metrics.together:
+            for part, seconds in spent.workers.items():
+                self.metrics.part.labels(part).inc(max(0.0, float(seconds[self.rank])) * spent.steps)
+            self.metrics.lag.set(float(spent.lag[self.rank]))
+            if self.metrics.run:
+                _tell(self.metrics.run, report)
         self._write(
             "report",
             state,
@@ -60,7 +101,12 @@ class Record:
             lr=lr,
             loss=report.loss,
             images_per_second=report.images_per_second,
-            input_wait_seconds=report.input_wait_seconds,
+            steps=spent.steps,
+            step_seconds=float(spent.step_seconds.mean()),
+            parts=spent.parts,
+            ranks=_by_rank(spent),
+            slowest_rank=spent.slowest,
+            efficiency=report.efficiency.as_dict() if report.efficiency else None,
         )
         if self.display:
             if not math.isfinite(report.loss):
@@ -71,6 +117,7 @@ class Record:
                 images_seen=state.images_seen,
                 loss=report.loss,
                 images_per_second=report.images_per_second,
+                efficiency=report.efficiency.ratio if report.efficiency else None,
             )
 
     def evaluated(self, state: TrainState, result: Evaluation, average: Evaluation | None, seconds: float) -> None:
@@ -78,12 +125,16 @@ class Record:
         Args:
             average: of the moving average of the weights, where there is one.
         """
-        self.metrics.top1.set(result.top1)
-        epoch = self._epoch(state)
+        self.pulse.beat()
         averages = {}
         if average:
-            self.metrics.average_top1.set(average.top1)
             averages = {"average_top1": average.top1, "average_top5": average.top5, "average_loss": average.loss}
+        if run := self.metrics.run:
+            run.top1.set(result.top1)
+            run.pause.labels("evaluation").inc(seconds)
+            if average:
+                run.average_top1.set(average.top1)
+        epoch = self._epoch(state)
         self._write(
             "evaluate",
             state,
@@ -104,6 +155,12 @@ class Record:
         self._write("quarantine", state, part=part, image=image, reason=reason)
 
     def saved(self, state: TrainState, path: Path, seconds: float) -> None:
+        self.pulse.beat()
+        if run := self.metrics.run:
+            run.checkpoint.observe(seconds)
+            run.checkpoints.inc()
+            run.last_checkpoint.set(time.time())
+            run.pause.labels("checkpoint").inc(seconds)
         self._write("checkpoint", state, path=str(path), seconds=seconds)
 
     def ended(self, state: TrainState, *, seconds: float, images_per_second: float) -> None:
@@ -119,3 +176,38 @@ class Record:
 
     def _epoch(self, state: TrainState) -> float:
         return state.images_seen / self.images_per_epoch
+
+
+def _tell(run: RunMetrics, report: Report) -> None:
+    spent = report.breakdown
+    for histogram, values in (
+        (run.step, spent.step_seconds),
+        (run.input_wait, spent.run["input"]),
+        (run.communication, spent.run["communication"]),
+    ):
+        for seconds in values.tolist():
+            histogram.observe(seconds)
+    run.loss.set(report.loss)
+    run.slowest_rank.set(spent.slowest)
+    run.slowest_rank_lag.set(float(spent.lag.max()))
+    if report.efficiency:
+        _tell_efficiency(run, report.efficiency)
+
+
+def _tell_efficiency(run: RunMetrics, efficiency: Efficiency) -> None:
+    against = {
+        "kind": efficiency.kind,
+        "baseline": efficiency.baseline,
+        "baseline_workers": str(efficiency.baseline_workers),
+    }
+    run.efficiency.labels(**against).set(efficiency.ratio)
+    run.efficiency_low.labels(**against).set(efficiency.low)
+    run.efficiency_high.labels(**against).set(efficiency.high)
+    for cause, ratio in efficiency.losses.items():
+        run.scaling_loss.labels(cause).set(ratio)
+
+
+def _by_rank(spent: Breakdown) -> dict[str, list[float]]:
+    """Seconds per step of each rank, to the microsecond: a thousand ranks are a long line already."""
+    columns = {"lag": spent.lag, "input": spent.workers["input"], "compute": spent.workers["compute"]}
+    return {name: [round(float(seconds), 6) for seconds in values] for name, values in columns.items()}

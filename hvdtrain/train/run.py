@@ -2,36 +2,32 @@
 
 import os
 import time
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import prometheus_client
+from typing import Any
 
 from hvdtrain import log
 from hvdtrain.checkpoint import store
-from hvdtrain.config.load import to_yaml
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed import device as devices
 from hvdtrain.distributed.comm import Comm, HorovodComm, SoloComm
 from hvdtrain.distributed.topology import Topology
 from hvdtrain.distributed.tuning import Tuning, tune
 from hvdtrain.errors import CheckpointError, ConfigError
-from hvdtrain.files import write_whole
-from hvdtrain.log import EventLog, logger, pretty_json
-from hvdtrain.metrics import targets
-from hvdtrain.metrics.exporter import Exporter
-from hvdtrain.metrics.registry import Metrics
-from hvdtrain.train import recipe
+from hvdtrain.log import logger
+from hvdtrain.metrics import baselines, targets
+from hvdtrain.metrics.efficiency import Baseline, speed
+from hvdtrain.train import baseline, environment, recipe
 from hvdtrain.train.build import Parts, build
 from hvdtrain.train.data import Machine
-from hvdtrain.train.environment import describe, run_info
 from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.loop import Cadence, evaluate_and_record, train
-from hvdtrain.train.progress import Display, duration
-from hvdtrain.train.record import Record
+from hvdtrain.train.meters import Meters
+from hvdtrain.train.progress import duration
 from hvdtrain.train.state import TrainState
-from hvdtrain.train.trace import Trace, forget_after
+from hvdtrain.train.trace import forget_after
+from hvdtrain.train.watch import watched
 
 
 def run(config: Config, topology: Topology) -> None:
@@ -55,66 +51,33 @@ def run(config: Config, topology: Topology) -> None:
     checkpoint = _checkpoint(config, comm)
     if first and checkpoint:
         forget_after(folder / "images", checkpoint.manifest.images_seen)
-    parts = build(
-        config,
-        comm,
-        Machine(device, cores, topology.launcher),
-        bucket_bytes=tuning.bucket_bytes,
-        images_seen=checkpoint.manifest.images_seen if checkpoint else 0,
-    )
+    machine = Machine(device, cores, topology.launcher)
+    images_seen = checkpoint.manifest.images_seen if checkpoint else 0
+    parts = build(config, comm, machine, bucket_bytes=tuning.bucket_bytes, images_seen=images_seen)
     if checkpoint:
         _go_on(parts, checkpoint)
-    info = run_info(config, world_size=comm.size, global_batch=parts.objective.global_batch)
-    metrics = Metrics(prometheus_client.CollectorRegistry(), info)
-    exporter = Exporter(metrics.registry, address=config.metrics.address, port=config.metrics.port + comm.local_rank)
-    environment = describe(
-        comm,
-        device,
-        threads=threads,
-        tuning=tuning,
-        bucket_bytes=parts.reducer.sizes,
-        endpoint=f"{targets.advertised_host(config.metrics.address)}:{exporter.port}",
-    )
-    environment["images"] = {part: source.index.digest for part, source in parts.data.sources.items()}
-    endpoints = [worker["metrics"] for worker in environment["workers"]]
-    record = Record(metrics, None, None, len(parts.data.train))
-    if config.run.trace_images:
-        record.trace = Trace(folder / "images", comm.rank, parts.data.train)
-    if first:
-        write_whole(folder / "config.yaml", to_yaml(config))
-        targets.write(folder / "targets.json", config.run_name, endpoints)
-        write_whole(folder / "environment.json", pretty_json(environment))
-        record.events = EventLog(folder / "events.jsonl")
-        _announce(config, parts, world_size=comm.size, place=device.type, algorithm=environment["allreduce_algorithm"])
+    with watched(config, comm, parts, machine, threads=threads, tuning=tuning) as seen:
+        record = seen.record
+        if first:
+            _announce(config, parts, world_size=comm.size, place=device.type, environment=seen.environment)
         record.started(
             parts.state,
             world_size=comm.size,
             global_batch=parts.objective.global_batch,
+            batch=config.data.batch_size,
             total_images=parts.total_images,
         )
-        record.display = Display(
-            total_images=parts.total_images,
-            epochs=parts.total_images / len(parts.data.train),
-            plain_every_seconds=config.run.console_seconds,
-        )
-    cadence = Cadence(
-        report_steps=config.run.report_every,
-        evaluate_epochs=config.evaluation.every_epochs,
-        evaluate_from=config.evaluation.first_epoch,
-        save_epochs=config.checkpoint.every_epochs,
-    )
-    save = partial(_save, folder / "checkpoints", config.digest(), parts.data.train.digest) if first else None
-    try:
-        images_per_second = train(parts, comm, record, cadence, save)
-    finally:
-        if record.display:
-            record.display.close()
-    result = evaluate_and_record(parts, comm, record)
-    if first:
-        seconds = time.perf_counter() - began
-        record.ended(parts.state, seconds=seconds, images_per_second=images_per_second)
-        print(_summary(result, images_per_second, comm.size, seconds, folder, endpoints), flush=True)
-    exporter.close()
+        setting = environment.setting(config, device, threads=threads, micro_batches=parts.micro_batches)
+        meters = Meters(parts.clock, _baseline(config, comm, parts, setting))
+        if meters.baseline:
+            record.compared(parts.state, meters.baseline, images=parts.objective.global_batch // comm.size)
+        train(parts, comm, meters, record, _cadence(config), _saving(config, parts) if first else None)
+        result = evaluate_and_record(parts, comm, record) if config.evaluation.at_end else None
+        if first:
+            seconds = time.perf_counter() - began
+            record.ended(parts.state, seconds=seconds, images_per_second=meters.images_per_second)
+            _keep_speeds(config, meters, setting, workers=comm.size)
+            print(_summary(result, meters, comm.size, seconds, folder, seen.addresses), flush=True)
     parts.data.close()
     comm.close()
 
@@ -174,24 +137,62 @@ def _go_on(parts: Parts, checkpoint: Checkpoint) -> None:
     parts.state.load(store.tensors(checkpoint.tensors, device), images_seen=manifest.images_seen, step=manifest.step)
 
 
-def _save(checkpoints: Path, config_digest: str, data_digest: str, state: TrainState) -> Path:
-    return store.save(
-        checkpoints,
-        state.tensors(),
-        images_seen=state.images_seen,
-        step=state.step,
-        config_digest=config_digest,
-        data_digest=data_digest,
+def _cadence(config: Config) -> Cadence:
+    return Cadence(
+        report_steps=config.run.report_every,
+        evaluate_epochs=config.evaluation.every_epochs,
+        evaluate_from=config.evaluation.first_epoch,
+        save_epochs=config.checkpoint.every_epochs,
     )
 
 
-def _announce(config: Config, parts: Parts, *, world_size: int, place: str, algorithm: str) -> None:
+def _saving(config: Config, parts: Parts) -> Callable[[TrainState], Path]:
+    def save(state: TrainState) -> Path:
+        return store.save(
+            config.run_dir / "checkpoints",
+            state.tensors(),
+            images_seen=state.images_seen,
+            step=state.step,
+            config_digest=config.digest(),
+            data_digest=parts.data.train.digest,
+        )
+
+    return save
+
+
+def _baseline(config: Config, comm: Comm, parts: Parts, setting: dict[str, Any]) -> Baseline | None:
+    """What efficiency is measured against; None where there is nothing, and then there is no efficiency."""
+    chosen = config.metrics
+    if chosen.baseline == "measured" and comm.size > 1:
+        return baseline.measure(parts, comm, steps=chosen.baseline_steps, untimed=config.data.prefetch + 1)
+    found = None
+    if chosen.baseline == "stored" and comm.rank == 0:
+        folder = chosen.baselines_dir.expanduser()
+        found = baselines.load(folder, setting, chosen.baseline_workers)
+        if found is None:
+            wanted = f"{chosen.baseline_workers} worker{'s' * (chosen.baseline_workers > 1)} under these settings"
+            logger.warning("no scaling efficiency: %s has no speed of %s; a finished run leaves one", folder, wanted)
+    return comm.broadcast_object(found, "baseline")
+
+
+def _keep_speeds(config: Config, meters: Meters, setting: dict[str, Any], *, workers: int) -> None:
+    """For later runs to compare theirs with: how fast this one was at its end, and what it was itself compared with."""
+    end = f"the end of run {config.run_name}"
+    speeds = [speed(meters.windows, workers=workers, measured_at=time.time(), origin=end)]
+    if meters.baseline and meters.baseline.source == "measured":
+        speeds.append(replace(meters.baseline, origin=f"one worker alone, before the first step of {config.run_name}"))
+    for kept in speeds:
+        baselines.save(config.metrics.baselines_dir.expanduser(), setting, kept)
+
+
+def _announce(config: Config, parts: Parts, *, world_size: int, place: str, environment: dict[str, Any]) -> None:
     """What a person should know before the first step: above all the global minibatch and the rate it implies."""
     data, batch, kn = parts.data, config.data.batch_size, parts.objective.global_batch
     peak = recipe.schedule(config, kn).peak
     workers = f"{world_size} worker{'s' * (world_size > 1)}"
     micro = f" x {parts.micro_batches}" if parts.micro_batches > 1 else ""
     logger.info("run %s", config.run_dir)
+    algorithm = environment["allreduce_algorithm"]
     logger.info("%s, %s, %s on %s; allreduce: %s", config.model.name, config.precision, workers, place, algorithm)
     logger.info("minibatch kn = %d x %d%s = %d images, peak rate %g", world_size, batch, micro, kn, peak)
     for group in parts.state.optimizer.param_groups:
@@ -200,17 +201,22 @@ def _announce(config: Config, parts: Parts, *, world_size: int, place: str, algo
     logger.info(
         "%d training and %d validation images, %d classes", len(data.train), len(data.val), len(data.train.classes)
     )
-    logger.info("Prometheus targets in %s/targets.json", config.run_dir)
+    logger.info("Prometheus targets in %s", targets.file(config.run_dir))
 
 
 def _summary(
-    result: Evaluation, images_per_second: float, workers: int, seconds: float, folder: Path, endpoints: list[str]
+    result: Evaluation | None, meters: Meters, workers: int, seconds: float, folder: Path, endpoints: list[str]
 ) -> str:
     shown = ", ".join(f"http://{endpoint}/metrics" for endpoint in endpoints[:4])
-    return (
-        f"\ntop-1       {100 * result.top1:.2f} % of {result.images} validation images"
-        f"\nthroughput  {images_per_second:,.1f} images/s on {workers} worker{'s' * (workers > 1)}"
-        f"\ntook        {duration(seconds)}"
-        f"\nrun         {folder}"
-        f"\nmetrics     were at {shown}{' …' if len(endpoints) > 4 else ''}"
-    )
+    lines = [""]
+    if result:
+        lines.append(f"top-1       {100 * result.top1:.2f} % of {result.images} validation images")
+    lines.append(f"throughput  {meters.images_per_second:,.1f} images/s on {workers} worker{'s' * (workers > 1)}")
+    if efficiency := meters.efficiency:
+        lines.append(f"efficiency  {efficiency}")
+    lines += [
+        f"took        {duration(seconds)}",
+        f"run         {folder}; what cost how much: hvdtrain report {folder}",
+        f"metrics     were at {shown}{' …' if len(endpoints) > 4 else ''}",
+    ]
+    return "\n".join(lines)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.reducer import Reducer
 from hvdtrain.model.norms import frozen_statistics
+from hvdtrain.train.clock import StepClock
 from hvdtrain.train.state import TrainState
 
 
@@ -58,6 +59,7 @@ def train_step(
     objective: Objective,
     arithmetic: Arithmetic,
     reducer: Reducer,
+    clock: StepClock,
 ) -> torch.Tensor:
     """Forward, backward, sum the gradients over all workers, update. Returns this worker's summed loss, on its device.
 
@@ -65,17 +67,23 @@ def train_step(
     mean (Goyal et al. 2017, section 3, remark 3); over those images that are there, where some could not be decoded.
     Batch normalisation's running statistics are those of the first micro-batch: what they would be with one each.
     """
-    reducer.start()
-    total = torch.zeros((), device=next(state.model.parameters()).device)
+    with clock.spent_on("compute"):
+        reducer.start()
+        total = torch.zeros((), device=next(state.model.parameters()).device)
     for number, batch in enumerate(micro_batches):
-        reducer.skip(batch.skipped)
-        if len(batch.labels):
-            with frozen_statistics(state.model) if number else nullcontext():
-                loss = objective.loss(arithmetic.forward(state.model, batch.images), batch)
-            state.scaled(loss / objective.global_batch).backward()
-            total = total + loss.detach()
-    _make_up(reducer, reducer.wait(), objective.global_batch)
-    state.update(lr=lr, clip_norm=objective.clip_norm)
+        with clock.spent_on("compute"):
+            reducer.skip(batch.skipped)
+            if len(batch.labels):
+                with frozen_statistics(state.model) if number else nullcontext():
+                    loss = objective.loss(arithmetic.forward(state.model, batch.images), batch)
+                state.scaled(loss / objective.global_batch).backward()
+                total = total + loss.detach()
+    clock.ready()
+    skipped = reducer.wait()
+    clock.summed()
+    with clock.spent_on("compute"):
+        _make_up(reducer, skipped, objective.global_batch)
+        state.update(lr=lr, clip_norm=objective.clip_norm)
     return total
 
 

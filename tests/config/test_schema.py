@@ -94,7 +94,7 @@ OUT_OF_RANGE = [
     *(("train.label_smoothing", -0.1), ("train.label_smoothing", 1), ("train.ema_decay", -0.1), ("train.ema_decay", 1)),
     *(("optim.power", 0), ("optim.end_lr", -1e-9), ("optim.trust_coefficient", 0), ("evaluation.first_epoch", -1)),
     *(("metrics.port", 1023), ("metrics.port", 65001), ("checkpoint.every_epochs", 0)),
-    *(("evaluation.every_epochs", 0), ("evaluation.batch_size", 0)),
+    *(("evaluation.every_epochs", 0), ("evaluation.batch_size", 0), ("metrics.stuck_seconds", 0)),
 ]
 
 
@@ -176,6 +176,8 @@ def test_a_value_of_another_kind_is_refused(key: str, wrong: Any) -> None:
         ),
         ({"run": {"name": "a/b"}}, "run.name = a/b: expected the name of one folder"),
         ({"run": {"name": ".."}}, "run.name = ..: expected the name of one folder"),
+        ({"metrics": {"tls_key": "k"}}, "metrics.tls_key = k: expected a metrics.tls_certificate with it"),
+        ({"metrics": {"client_ca": "a"}}, "metrics.client_ca = a: expected a metrics.tls_certificate with it"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], message: str) -> None:
@@ -209,6 +211,8 @@ def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], mes
         {"train": {"label_smoothing": 0, "ema_decay": 0, "clip_norm": 1e-9, "global_batch_size": 1}},
         {"distributed": {"reducer": "horovod"}, "model": {"channels_last": False}},
         {"data": {"crop_area": (1, 1), "crop_aspect": (1, 1), "flip": 1, "eval_resize": 1}},
+        {"metrics": {"tls_certificate": "c"}},
+        {"metrics": {"tls_certificate": "c", "tls_key": "k", "client_ca": "a"}},
     ],
 )
 def test_settings_at_the_edge_of_the_possible_are_accepted(given: dict[str, Any]) -> None:
@@ -225,7 +229,10 @@ def test_a_configuration_does_not_change() -> None:
 NOT_IN_THE_DIGEST = {"resume": "auto", "run.dir": "/elsewhere", "run.name": "x", "run.report_every": 7}
 NOT_IN_THE_DIGEST |= {"run.console_seconds": 0, "metrics.address": "0.0.0.0", "metrics.port": 5000}
 NOT_IN_THE_DIGEST |= {"run.trace_images": True, "data.stage": "copy", "data.stage_dir": "/fast", "data.cache_dir": "/c"}
+NOT_IN_THE_DIGEST |= {"metrics.tls_certificate": "c", "metrics.stuck_seconds": 60, "metrics.baseline": "none"}
+NOT_IN_THE_DIGEST |= {"metrics.baseline_steps": 5, "metrics.baseline_workers": 8, "metrics.baselines_dir": "/b"}
 NOT_IN_THE_DIGEST |= {"data.max_bad_ratio": 0.5, "data.threads": 1, "data.prefetch": 3, "data.dir": "/d"}
+NOT_ALONE = {"distributed.reducer", "metrics.tls_key", "metrics.client_ca"}
 OTHER = {"epochs": 91, "max_steps": 3, "seed": 1, "precision": "bf16", "model.name": "resnet18", "model.norm": "none"}
 OTHER |= {"data.device": "cpu", "data.image_size": 128, "data.eval_resize": 2, "data.source": "synthetic"}
 OTHER |= {"data.quarantine": "none", "data.decoder": "pillow", "data.train_sizes": ((0, 128), (10, 224))}
@@ -235,7 +242,7 @@ OTHER |= {
     "train.clip_norm": 1,
     "distributed.compression": "fp16",
 }
-OTHER |= {"train.label_smoothing": 0.1, "train.ema_decay": 0.999}
+OTHER |= {"train.label_smoothing": 0.1, "train.ema_decay": 0.999, "evaluation.at_end": False}
 OTHER |= {"optim.name": "lars", "optim.scaling": "sqrt", "optim.warmup": "none", "optim.decay": "cosine"}
 OTHER |= {"optim.decay_epochs": (30, 60), "optim.decay_factor": 0.2, "optim.momentum": 0.8, "data.flip": 0.25}
 OTHER |= {"data.crop_area": (0.1, 1), "data.crop_aspect": (1, 1), "data.mean": (0, 0, 0), "data.std": (1, 1, 1)}
@@ -244,14 +251,12 @@ OTHER |= {"data.crop_area": (0.1, 1), "data.crop_aspect": (1, 1), "data.mean": (
 def other(key: str) -> Any:
     """A valid value that is not the default."""
     default = value(Config(), key)
-    if key == "distributed.reducer":
-        return None
     if isinstance(default, bool):
         return not default
     return {**NOT_IN_THE_DIGEST, **OTHER}.get(key, default + 1 if isinstance(default, int | float) else None)
 
 
-@pytest.mark.parametrize("key", [key for key in SETTINGS if key != "distributed.reducer"])
+@pytest.mark.parametrize("key", [key for key in SETTINGS if key not in NOT_ALONE])
 def test_the_digest_changes_with_all_that_decides_the_numbers_and_nothing_else(key: str) -> None:
     changed = config(key, other(key))
     assert value(changed, key) != value(Config(), key)

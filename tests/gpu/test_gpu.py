@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from hvdtrain.distributed.buckets import GradientBuckets
 from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.distributed.reducer import LocalReducer
 from hvdtrain.model.build import build
+from hvdtrain.train.clock import CudaTime, StepClock
 from hvdtrain.train.state import TrainState
 
 from ..train.workers import Worker, batch, cut, joined, state, without
@@ -66,6 +68,20 @@ def test_gpu_decodes_the_pictures_that_the_cpu_decodes(tmp_path: Path) -> None:
         assert copy.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(copy.cpu(), cpu)  # normalised there, from the same bytes
         assert float((gpu.cpu() - cpu).abs().mean()) < 0.5 / 255 / 0.5  # half a grey level; std is 0.5
+
+
+def test_the_clock_tells_the_devices_time_without_waiting_for_it() -> None:
+    clock = StepClock(CudaTime())
+    began = time.perf_counter()
+    with clock.spent_on("compute"):
+        torch.cuda._sleep(200_000_000)  # cycles: a tenth of a second and more
+    clock.ready()
+    clock.summed()
+    enqueued = time.perf_counter() - began
+    ((waited, computed, ready, total),) = clock.take()
+    passed = time.perf_counter() - began
+    assert waited == 0
+    assert 5 * enqueued < computed <= ready <= total < passed
 
 
 def test_the_gpu_gives_half_precision_pictures_as_the_cpu_does(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,25 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def launch(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    """launch(launcher, ranks, *options, name=…) starts `hvdtrain train`; what still runs at the end is ended."""
-    runs = tmp_path_factory.mktemp("runs")
+    """launch(launcher, ranks, *options, name=…) starts `hvdtrain train`; what still runs at the end is ended.
+
+    `program` is what starts instead of hvdtrain.
+    """
+    runs, speeds = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("baselines")
     jobs: list[Job] = []
 
-    def start(launcher: str, ranks: int, *options: str, name: str, data: Path = digits, **variables: str) -> Job:
-        train = [HVDTRAIN, "train", *SMALL.split(), f"--data.dir={data}", f"--run.dir={runs}", f"--run.name={name}"]
+    def start(
+        launcher: str,
+        ranks: int,
+        *options: str,
+        name: str,
+        data: Path = digits,
+        program: Sequence[str] = (HVDTRAIN,),
+        **variables: str,
+    ) -> Job:
+        place = [f"--data.dir={data}", f"--run.dir={runs}", f"--run.name={name}", f"--metrics.baselines_dir={speeds}"]
         process = subprocess.Popen(
-            [*command(launcher, ranks), *train, *options],
+            [*command(launcher, ranks), *program, "train", *SMALL.split(), *place, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

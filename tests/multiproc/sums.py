@@ -34,19 +34,36 @@ def minibatch(step: int, workers: int) -> list[Batch]:
 
 
 def written(worker: Worker, rank: int, workers: int) -> dict[str, Any]:
-    """Gradients and weights after each step; then the sum of large gradients, and of images counted as lost."""
+    """Gradients where nothing was summed; gradients and weights after each step; then the sum of large gradients, and
+    of images counted as lost."""
     gradients, weights = [], []
+    with worker.reducer.silent():
+        for _ in range(2):  # the second step forgets the first one's
+            own, skipped_here = _of_equal_numbers(worker, float(rank + 1), skip=rank + 1)
     for step in range(STEPS):
         worker.step(*minibatch(step, workers)[rank::workers])
         gradients.append(worker.gradient.clone())
         weights.append(worker.weights)
+    large, skipped = _of_equal_numbers(worker, LARGE, skip=rank + 1)
+    return {
+        "silent": own,
+        "skipped silently": skipped_here,
+        "gradients": gradients,
+        "weights": weights,
+        "large": large,
+        "skipped": skipped,
+    }
+
+
+def _of_equal_numbers(worker: Worker, number: float, *, skip: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradient of a step in which every micro-batch gives every weight the same one, and what was skipped."""
     reducer, parameters = worker.reducer, list(worker.state.model.parameters())
     reducer.start()
     for _ in range(MICRO_BATCHES):
-        reducer.skip(rank + 1)
-        torch.stack([LARGE * parameter.sum() for parameter in parameters]).sum().backward()
+        reducer.skip(skip)
+        torch.stack([number * parameter.sum() for parameter in parameters]).sum().backward()
     skipped = reducer.wait()
-    return {"gradients": gradients, "weights": weights, "large": worker.gradient.clone(), "skipped": skipped.clone()}
+    return worker.gradient.clone(), skipped.clone()
 
 
 def worker(name: str, comm: Comm, compression: str) -> Worker:

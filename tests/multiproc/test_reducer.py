@@ -92,3 +92,13 @@ def test_lost_images_are_counted_over_workers_and_micro_batches(
 ) -> None:
     for found in everyone:
         assert float(found[reducer, compression]["skipped"]) == MICRO_BATCHES * (1 + 2)
+
+
+@pytest.mark.parametrize("compression", ["none", "fp16"])
+@pytest.mark.parametrize("reducer", REDUCERS)
+def test_in_silence_everyone_keeps_its_own_gradients(everyone: Found, reducer: str, compression: str) -> None:
+    """And the steps after it, in the tests above, are summed as if it had never been."""
+    for rank, found in enumerate(everyone):
+        silent = found[reducer, compression]
+        assert set(silent["silent"].tolist()) == {float(MICRO_BATCHES * (rank + 1))}
+        assert float(silent["skipped silently"]) == MICRO_BATCHES * (rank + 1)

@@ -1,68 +1,102 @@
 """Sums between two reports."""
 
-import time
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from hvdtrain.distributed.comm import SoloComm
-from hvdtrain.train.meters import Meters
+from hvdtrain.train.clock import COLUMNS, StepClock
+from hvdtrain.train.meters import LIVE_WINDOWS, Meters
+
+from ..metrics.test_efficiency import ALONE
+
+
+class Known(StepClock):
+    """A clock of steps that took as long as the test says."""
+
+    def __init__(self, *steps: float) -> None:
+        self.steps = list(steps)
+
+    def take(self) -> NDArray[np.float64]:
+        rows = [(0.1 * s, 0.7 * s, 0.9 * s, s) for s in self.steps]
+        self.steps = []
+        return np.array(rows).reshape(-1, len(COLUMNS))
 
 
 class TwoWorkers(SoloComm):
-    """The other worker has the sums given here."""
+    """The other worker's sums come first, and its steps are ours."""
 
-    def __init__(self, others: list[float]) -> None:
-        self.others = others
+    size = 2
 
-    def sum(self, values: list[float], name: str) -> list[float]:
-        return [ours + others for ours, others in zip(values, self.others, strict=True)]
+    def __init__(self, loss: float, images: float) -> None:
+        self.other = [loss, images]
+
+    def table(self, row: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        return np.stack([row, np.concatenate([self.other, row[2:]])])
 
 
-def filled() -> Meters:
-    meters = Meters()
-    meters.add(torch.tensor(6.0), 4, 0.5)
-    meters.add(torch.tensor(2.0), 4, 0.25)
+def filled(*steps: float, **more: Any) -> Meters:
+    meters = Meters(Known(*(steps or (0.5, 1.5))), **more)
+    meters.add(torch.tensor(6.0), 4)
+    meters.add(torch.tensor(2.0), 4)
     return meters
 
 
 def test_a_report_has_means_over_all_images_and_steps() -> None:
     report = filled().report(SoloComm())
     assert report.loss == 1.0
-    assert report.input_wait_seconds == 0.375
+    assert report.breakdown.parts == pytest.approx(
+        {"input": 0.1, "compute": 0.7, "straggler": 0, "communication": 0.1, "rest": 0.1}
+    )
 
 
 def test_sums_and_counts_are_added_over_the_workers_before_they_are_divided() -> None:
-    report = filled().report(TwoWorkers([40.0, 2, 2, 1.25]))
+    report = filled().report(TwoWorkers(40.0, 2))
     assert report.loss == 48 / 10  # and not the mean of 1 and 20
-    assert report.input_wait_seconds == 0.5
+
+
+def test_throughput_is_all_workers_images_over_the_duration_of_the_steps() -> None:
+    report = filled(1.5, 2.5).report(TwoWorkers(0.0, 32))
+    assert report.images_per_second == pytest.approx(40 / 4)
 
 
 def test_after_a_report_the_sums_begin_anew() -> None:
-    meters = filled()
+    meters = filled(1.0, 1.0)
     meters.report(SoloComm())
-    meters.add(torch.tensor(3.0), 1, 0.125)
+    meters.add(torch.tensor(3.0), 1)
+    meters.clock = Known(0.25)
     report = meters.report(SoloComm())
-    assert (report.loss, report.input_wait_seconds) == (3, 0.125)
+    assert (report.loss, report.images_per_second) == (3, 4)
+    assert meters.images_per_second == pytest.approx(9 / 2.25)  # of the whole run
 
 
-def test_throughput_counts_all_workers_images_over_the_time_since_the_last_report() -> None:
-    meters = filled()
-    meters.began = time.perf_counter() - 4
-    assert meters.report(TwoWorkers([0, 32, 2, 0])).images_per_second == pytest.approx(10, rel=0.2)
-    assert meters.began > time.perf_counter() - 4
-
-
-def test_time_that_is_left_out_does_not_count() -> None:
-    meters = filled()
-    meters.began = time.perf_counter() - 10
-    meters.leave_out(8)
-    assert meters.report(SoloComm()).images_per_second == pytest.approx(4, rel=0.2)
+def test_where_every_image_was_left_out_the_loss_is_no_number() -> None:
+    meters = Meters(Known(1.0))
+    meters.add(torch.tensor(0.0), 0)
+    assert np.isnan(meters.report(SoloComm()).loss)
 
 
 def test_adding_does_not_change_the_loss_that_was_given() -> None:
     loss = torch.tensor(1.0)
-    meters = Meters()
-    meters.add(loss, 1, 0)
-    meters.add(torch.tensor(2.0), 1, 0)
+    meters = Meters(Known(1.0))
+    meters.add(loss, 1)
+    meters.add(torch.tensor(2.0), 1)
     assert float(loss) == 1
+
+
+def test_without_a_baseline_there_is_no_efficiency() -> None:
+    assert filled().report(TwoWorkers(1.0, 8)).efficiency is None
+
+
+def test_efficiency_is_that_of_the_last_reports_together() -> None:
+    meters = filled(9.0, 9.0, baseline=ALONE)  # long ago, and forgotten by the end
+    meters.report(SoloComm())
+    for seconds in [0.125, 0.25] * (LIVE_WINDOWS // 2):
+        meters.clock = Known(seconds)
+        report = meters.report(SoloComm())
+    assert report.efficiency is not None
+    assert report.efficiency.ratio == pytest.approx(0.1 / 0.1875)
+    assert report.efficiency.low < report.efficiency.ratio < report.efficiency.high

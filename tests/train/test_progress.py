@@ -16,10 +16,17 @@ def test_a_plain_line_now_and_then(
 ) -> None:
     log.configure(0)
     request.addfinalizer(log.logger.handlers.clear)
-    display = Display(total_images=2000, epochs=2, plain_every_seconds=every)
-    for step in range(3):
-        show(display, step)
-    display.close()
+    with Display(total_images=2000, epochs=2, plain_every_seconds=every) as display:
+        for step in range(3):
+            show(display, step)
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == lines
     assert shown[0] == "epoch 0.50/2  step 0  100 images/s  loss 1.2500  15 s left"
+
+
+def test_efficiency_stands_beside_the_speed(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> None:
+    log.configure(0)
+    request.addfinalizer(log.logger.handlers.clear)
+    with Display(total_images=2000, epochs=2, plain_every_seconds=0) as display:
+        display.show(step=1, epoch=0.5, images_seen=500, loss=1.25, images_per_second=100.0, efficiency=0.912)
+    assert "100 images/s (91 % efficient)" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from hvdtrain.checkpoint import store
 from hvdtrain.cli import main
 from hvdtrain.data import demo
 from hvdtrain.data.pack import pack
+from hvdtrain.metrics import targets
 
 SMALL = [
     *("--config", "demo", "--data.batch_size", "24", "--data.image_size", "16", "--epochs", "0.1", "--seed", "3"),
@@ -39,7 +40,8 @@ def train(data: Path, runs: Path, *more: str) -> tuple[int, str, str]:
         del os.environ[name]
     try:
         with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-            code = main(["train", *SMALL, "--data.dir", str(data), "--run.dir", str(runs), *more])
+            place = ["--data.dir", str(data), "--run.dir", str(runs), "--metrics.baselines_dir", f"{runs}-speeds"]
+            code = main(["train", *SMALL, *place, *more])
     finally:
         for handler in log.logger.handlers[:]:
             log.logger.removeHandler(handler)
@@ -92,15 +94,19 @@ def test_the_summary_says_accuracy_throughput_and_where(finished: tuple[Path, st
 def test_the_folder_has_what_the_design_names(finished: tuple[Path, str, str]) -> None:
     folder, _, _ = finished
     assert sorted(p.name for p in folder.iterdir()) == [
-        *("checkpoints", "config.yaml", "environment.json", "events.jsonl", "logs", "targets.json")
+        *("checkpoints", "config.yaml", "environment.json", "events.jsonl", "logs")
     ]
     assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 3
     assert [p.name for p in (folder / "logs").iterdir()] == ["rank-0.log"]
-    (group,) = json.loads((folder / "targets.json").read_text())
-    assert group["labels"] == {"run": "r", "rank": "0"}
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["world_size"] == 1
-    assert [worker["metrics"] for worker in environment["workers"]] == group["targets"]
+    assert [worker["metrics"].partition(":")[0] for worker in environment["workers"]] == ["127.0.0.1"]
+
+
+def test_at_the_end_prometheus_has_no_target_left(finished: tuple[Path, str, str]) -> None:
+    folder, _, _ = finished
+    assert targets.file(folder).parent.is_dir()
+    assert not targets.file(folder).exists()
 
 
 def test_the_events_count_images_and_steps(finished: tuple[Path, str, str]) -> None:

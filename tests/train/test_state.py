@@ -243,7 +243,13 @@ def test_a_worker_whose_first_batch_is_all_lost_knows_its_scale_all_the_same() -
     parts = built(precision="fp16")
     empty = without(batch(4), range(4))
     loss = train_step(
-        parts.state, [empty], lr=0.1, objective=parts.objective, arithmetic=parts.arithmetic, reducer=parts.reducer
+        parts.state,
+        [empty],
+        lr=0.1,
+        objective=parts.objective,
+        arithmetic=parts.arithmetic,
+        reducer=parts.reducer,
+        clock=parts.clock,
     )
     assert float(loss) == 0
     assert not parts.state.overflown

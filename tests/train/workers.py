@@ -14,6 +14,7 @@ from hvdtrain.distributed.reducer import Reducer
 from hvdtrain.model.build import build
 from hvdtrain.model.groups import parameter_groups
 from hvdtrain.optim.build import optimizer
+from hvdtrain.train.clock import HostTime, StepClock
 from hvdtrain.train.state import TrainState
 from hvdtrain.train.step import Arithmetic, Objective, train_step
 
@@ -84,6 +85,7 @@ class Worker:
         weight = state.model.get_parameter("stem.0.weight")
         channels_last = weight.is_contiguous(memory_format=torch.channels_last)
         self.arithmetic = Arithmetic(weight.dtype, None, channels_last)
+        self.clock = StepClock(HostTime())
         self.reducer = reducer or GradientBuckets(
             state.model.parameters(), comm or SoloComm(), BUCKET_BYTES, micro_batches=micro_batches, wire=wire
         )
@@ -96,6 +98,7 @@ class Worker:
             objective=self.objective,
             arithmetic=self.arithmetic,
             reducer=self.reducer,
+            clock=self.clock,
         )
         return float(loss)
 

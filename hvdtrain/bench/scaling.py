@@ -1,0 +1,139 @@
+"""How fast real training is on 1, 2, … workers of one machine: weak scaling, at a constant batch of each worker.
+
+Every measurement is a training run of its own, `hvdtrain train` with the settings given. The numbers of workers take
+turns in rounds, forwards and backwards, so that a change in the machine's mood meets all; efficiency is taken round by
+round. A worker has the same CPU threads however many there are, so that it is the workers that are compared.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hvdtrain.config.schema import Config
+from hvdtrain.distributed import launch
+from hvdtrain.errors import HvdtrainError
+from hvdtrain.files import write_whole
+from hvdtrain.log import logger, pretty_json
+from hvdtrain.metrics.efficiency import Mean, mean
+from hvdtrain.provenance import hardware, revision
+
+WINDOW = 20  # steps of a report
+WARM_UP = 2  # windows that do not count
+NEVER = 1e9  # epochs
+
+
+@dataclass(frozen=True)
+class Point:
+    workers: int
+    rounds: tuple[float, ...]  # images per second of all workers together
+
+
+def measure(config: Config, folder: Path, *, workers: Sequence[int], rounds: int, steps: int) -> list[Point]:
+    """Run all, and return the speeds by number of workers.
+
+    Args:
+        config: what to train; what would interrupt the steps is left out, and the minibatch is n of each worker.
+        folder: where the run directories go. They are removed when they have been read.
+        workers: numbers of them, the smallest first.
+        steps: timed ones of each run, rounded up to whole reports.
+
+    Raises:
+        HvdtrainError: a run failed.
+    """
+    speeds: dict[int, list[float]] = {count: [] for count in workers}
+    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, len(os.sched_getaffinity(0)) // max(workers))))
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(rounds):
+        for count in workers if number % 2 == 0 else reversed(workers):
+            speed = _images_per_second(config, folder, count, threads=threads, steps=steps)
+            logger.info("round %d of %d: %d workers, %.1f images/s", number + 1, rounds, count, speed)
+            speeds[count].append(speed)
+    return [Point(count, tuple(found)) for count, found in speeds.items()]
+
+
+def efficiency(point: Point, base: Point) -> Mean:
+    """E(k|b), round by round."""
+    pairs = zip(point.rounds, base.rounds, strict=True)
+    return mean([(ours / point.workers) / (theirs / base.workers) for ours, theirs in pairs])
+
+
+def render(points: Sequence[Point], config: Config) -> str:
+    base = points[0]
+    lines = [
+        f"weak scaling: {config.model.name}, {config.precision}, {config.data.batch_size} images per worker, "
+        f"{len(base.rounds)} rounds",
+        "",
+        f"{'workers':>7}  {'images/s':>10}  {'lowest':>10}  {'highest':>10}  efficiency, 95 % interval",
+    ]
+    for point in points:
+        speed, found = point.rounds, efficiency(point, base)
+        interval = f"{100 * found.value:.1f} % ± {100 * found.half_width:.1f}" if point is not base else "the baseline"
+        columns = "  ".join(f"{value:>10,.1f}" for value in (statistics.median(speed), min(speed), max(speed)))
+        lines.append(f"{point.workers:>7}  {columns}  {interval}")
+    return "\n".join(lines)
+
+
+def record(points: Iterable[Point], config: Config) -> dict[str, Any]:
+    """For machines, and for `hvdtrain report --scaling`."""
+    machine = hardware()
+    return {
+        "kind": "weak",
+        "model": config.model.name,
+        "precision": config.precision,
+        "batch_size": config.data.batch_size,
+        "image_size": config.data.image_size,
+        "device_name": machine["cpu"],
+        "hardware": machine,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["hvdtrain", *sys.argv[1:]]),
+        "code": revision(),
+        "points": [{"workers": point.workers, "rounds": list(point.rounds)} for point in points],
+    }
+
+
+def save(path: Path, points: Iterable[Point], config: Config) -> None:
+    write_whole(path, pretty_json(record(points, config)))
+
+
+def _images_per_second(config: Config, folder: Path, workers: int, *, threads: int, steps: int) -> float:
+    run = folder / f"{workers}-workers"
+    shutil.rmtree(run, ignore_errors=True)
+    settings = _settings(config, run, threads=threads, steps=steps)
+    file = folder / f"{workers}-workers.yaml"
+    write_whole(file, yaml.safe_dump(settings))
+    command = launch.command(workers, ["train", "--config", str(file)])
+    ended = subprocess.run(
+        command, env=launch.variables(threads), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if ended.returncode != 0:
+        last = "\n".join((ended.stdout + ended.stderr).splitlines()[-12:])
+        raise HvdtrainError(f"{shlex.join(command)} ended with exit code {ended.returncode}:\n{last}")
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    reports = [event for event in events if event["event"] == "report"][WARM_UP:]
+    seconds = sum(report["steps"] * report["step_seconds"] for report in reports)
+    shutil.rmtree(run)
+    return float(sum(report["steps"] for report in reports) * workers * config.data.batch_size / seconds)
+
+
+def _settings(config: Config, run: Path, *, threads: int, steps: int) -> dict[str, Any]:
+    """Those of `config`, with nothing but steps left."""
+    settings = config.model_dump(mode="json")
+    settings |= {"epochs": NEVER, "max_steps": (WARM_UP + -(-steps // WINDOW)) * WINDOW, "resume": "never"}
+    settings["run"] |= {"dir": str(run.parent), "name": run.name, "report_every": WINDOW}
+    settings["data"]["threads"] = config.data.threads or threads
+    settings["train"]["global_batch_size"] = None
+    settings["evaluation"] |= {"every_epochs": NEVER, "at_end": False}
+    settings["checkpoint"]["every_epochs"] = NEVER
+    settings["metrics"]["baseline"] = "none"
+    return settings

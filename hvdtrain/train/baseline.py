@@ -1,0 +1,113 @@
+"""What the run is compared with: the same step by one worker alone, measured here before the first step.
+
+Every worker takes its turn, one on each node at a time, while the others sleep. Then all step at once without summing
+anything: what sharing a machine costs. Then the sum alone. Afterwards everything is as it was, to the last bit.
+"""
+
+import io
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hvdtrain.checkpoint import store
+from hvdtrain.data.loader import Batch
+from hvdtrain.distributed.comm import Comm
+from hvdtrain.metrics.breakdown import breakdown
+from hvdtrain.metrics.efficiency import Baseline, mean
+from hvdtrain.train.build import Parts
+from hvdtrain.train.loop import take_step
+from hvdtrain.train.state import TrainState
+
+SUMS = 5  # of the gradients, the first of which is not timed
+
+
+def measure(parts: Parts, comm: Comm, *, steps: int, untimed: int) -> Baseline:
+    """Collective.
+
+    Args:
+        steps: timed ones of each worker alone, and again of all at once.
+        untimed: before them in each turn: a decoder that rested has batches in store, which are not its pace.
+    """
+    turns = 1 + max(comm.gather(comm.local_rank, "turns"))
+    own = np.zeros(0)
+    with _unchanged(parts.state), parts.reducer.silent():
+        batches = parts.data.training(parts.state.images_seen)
+        _steps(parts, comm, batches, untimed)  # the very first are slow everywhere
+        for turn in range(turns):
+            comm.meet("baseline")
+            if turn == comm.local_rank:
+                own = _steps(parts, comm, batches, untimed + steps)[untimed:]
+        comm.meet("baseline")
+        at_once = _steps(parts, comm, batches, untimed + steps)[untimed:]
+    alone = _table(comm, own, "alone")
+    typical = alone[np.argsort(alone[:, :, -1].mean(1), kind="stable")[(comm.size - 1) // 2]]
+    step = breakdown(typical[None])
+    return Baseline(
+        source="measured",
+        workers=1,
+        measured_at=time.time(),
+        origin="one worker alone, before this run's first step",
+        step_seconds=float(step.step_seconds.mean()),
+        standard_error=mean(typical[:, -1].tolist()).error,
+        samples=steps,
+        parts=step.parts,
+        ranks=alone[:, :, -1].mean(1).tolist(),
+        together=breakdown(_table(comm, at_once, "at once")).parts["compute"],
+        communication=_sum_alone(parts, comm),
+    )
+
+
+def _steps(parts: Parts, comm: Comm, batches: Iterator[Batch], count: int) -> NDArray[np.float64]:
+    """(count, 4) seconds, see StepClock.take."""
+    parts.clock.restart()
+    for _ in range(count):
+        take_step(parts, comm, batches, lr=parts.schedule(parts.epoch))
+    return parts.clock.take()
+
+
+def _sum_alone(parts: Parts, comm: Comm) -> float:
+    """Seconds of one sum of all gradients while nothing else goes on, the median of a few."""
+    seconds = []
+    for _ in range(SUMS):
+        comm.meet("baseline")
+        parts.reducer.start()
+        began = time.perf_counter()
+        parts.reducer.wait()
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(comm.table(np.array(seconds[1:]), "sums").max(0)))
+
+
+def _table(comm: Comm, own: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """(workers, steps, 4)"""
+    return comm.table(own.flatten(), f"baseline: {name}").reshape(comm.size, *own.shape)
+
+
+@contextmanager
+def _unchanged(state: TrainState) -> Iterator[None]:
+    """Within, steps may be taken that nobody will know of."""
+    kept, device = io.BytesIO(), next(state.model.parameters()).device
+    torch.save(state.tensors(), kept)  # in the host's memory, for the device may have none to spare
+    overflown, generators = state.overflown, _generators()
+    yield
+    state.load(store.tensors(kept.getvalue(), device), images_seen=state.images_seen, step=state.step)
+    state.overflown = overflown
+    _restore(generators)
+
+
+def _generators() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": np.random.get_state(), "python": random.getstate()}
+
+
+def _restore(generators: dict[str, Any]) -> None:
+    torch.set_rng_state(generators["torch"])
+    if generators["cuda"]:
+        torch.cuda.set_rng_state_all(generators["cuda"])
+    np.random.set_state(generators["numpy"])
+    random.setstate(generators["python"])

@@ -1,0 +1,115 @@
+"""What lets others watch a run: metrics over HTTP, the file by which Prometheus finds them, events, the display."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvdtrain.config.load import to_yaml
+from hvdtrain.config.schema import Config
+from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.tuning import Tuning
+from hvdtrain.files import write_whole
+from hvdtrain.log import EventLog, pretty_json
+from hvdtrain.metrics import targets
+from hvdtrain.metrics.exporter import Exporter
+from hvdtrain.metrics.health import Pulse
+from hvdtrain.metrics.heartbeat import Heartbeat
+from hvdtrain.metrics.registry import Metrics
+from hvdtrain.metrics.tls import Tls
+from hvdtrain.provenance import revision
+from hvdtrain.train.build import Parts
+from hvdtrain.train.data import Machine
+from hvdtrain.train.environment import describe, device_name, run_info
+from hvdtrain.train.progress import Display
+from hvdtrain.train.record import Record, Traffic
+from hvdtrain.train.trace import Trace
+
+
+@dataclass(frozen=True)
+class Watched:
+    record: Record
+    environment: dict[str, Any]  # as in environment.json
+
+    @property
+    def addresses(self) -> list[str]:
+        """Host and port of the metrics, by rank."""
+        return [worker["metrics"] for worker in self.environment["workers"]]
+
+
+@contextmanager
+def watched(
+    config: Config, comm: Comm, parts: Parts, machine: Machine, *, threads: int, tuning: Tuning
+) -> Iterator[Watched]:
+    """Within, the run is there for all to see. Collective.
+
+    Args:
+        threads: CPU threads that this worker computes with.
+    """
+    commit = comm.broadcast_object(revision() if comm.rank == 0 else "", "revision")
+    pulse = Pulse(stuck_seconds=config.metrics.stuck_seconds)
+    metrics = Metrics(
+        rank=comm.rank,
+        run_info=run_info(config, world_size=comm.size, global_batch=parts.objective.global_batch, commit=commit),
+        worker_info={
+            "host": platform.node(),
+            "device": str(machine.device),
+            "device_name": device_name(machine.device),
+        },
+    )
+    record = Record(metrics, pulse, comm.rank, len(parts.data.train), Traffic.of(parts.reducer.sizes, comm.size))
+    with ExitStack() as until_the_end:
+        exporter = until_the_end.enter_context(_exporter(config, comm, metrics, pulse))
+        environment = describe(
+            comm,
+            machine.device,
+            threads=threads,
+            tuning=tuning,
+            bucket_bytes=parts.reducer.sizes,
+            endpoint=f"{targets.advertised_host(config.metrics.address)}:{exporter.port}",
+        )
+        environment |= {
+            "commit": commit,
+            "images": {part: source.index.digest for part, source in parts.data.sources.items()},
+        }
+        seen = Watched(record, environment)
+        if config.run.trace_images:
+            record.trace = Trace(config.run_dir / "images", comm.rank, parts.data.train)
+        if metrics.run:
+            metrics.run.restarts.set(_starts(config.run_dir / "events.jsonl"))
+            metrics.run.world_size.set(comm.size)
+            metrics.run.epochs.set(parts.total_images / len(parts.data.train))
+            metrics.run.buckets.set(len(parts.reducer.sizes))
+            metrics.run.largest_bucket.set(max(parts.reducer.sizes, default=0))
+            write_whole(config.run_dir / "config.yaml", to_yaml(config))
+            write_whole(config.run_dir / "environment.json", pretty_json(environment))
+            text = targets.text(config.run_name, seen.addresses, exporter.scheme)
+            until_the_end.enter_context(Heartbeat(targets.file(config.run_dir), text))
+            record.events = EventLog(config.run_dir / "events.jsonl")
+            record.display = until_the_end.enter_context(
+                Display(
+                    total_images=parts.total_images,
+                    epochs=parts.total_images / len(parts.data.train),
+                    plain_every_seconds=config.run.console_seconds,
+                )
+            )
+        yield seen
+
+
+def _exporter(config: Config, comm: Comm, metrics: Metrics, pulse: Pulse) -> Exporter:
+    chosen = config.metrics
+    return Exporter(
+        metrics.registry,
+        pulse,
+        address=chosen.address,
+        port=chosen.port + comm.local_rank,
+        tls=Tls.of(chosen.tls_certificate, chosen.tls_key, chosen.client_ca),
+    )
+
+
+def _starts(events: Path) -> int:
+    """How often the run was started before."""
+    lines = events.read_text().splitlines() if events.exists() else []
+    return sum('"event": "start"' in line or '"event": "resume"' in line for line in lines)
