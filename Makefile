@@ -24,8 +24,12 @@ demo: setup ## train on the embedded digits with two workers on this machine
 	    --run.name "demo-$$(date +%Y%m%d-%H%M%S)"
 
 .PHONY: test
-test: setup lint ## all checks and all tests: what CI runs
+test: setup test-setup lint ## all checks and all tests: what CI runs
 	python -m pytest
+
+.PHONY: test-setup
+test-setup:
+	@docker/test-setup.sh
 
 .PHONY: lint
 lint: setup ## formatting, types and shell scripts

@@ -1,0 +1,72 @@
+"""Several hosts with a network between them, on this machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ..multiproc.conftest import HVDTRAIN, SMALL, Job, digits, root_variables
+
+__all__ = ["digits"]
+
+HOSTS = Path(__file__).with_name("hosts")
+OVER_TCP = [word for key in ("btl_tcp_if_include", "oob_tcp_if_include") for word in ("--mca", key, "eth0")]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Two hosts, h1 and h2."""
+
+    runs: Path
+    data: Path
+
+    def launch(self, *options: str, name: str) -> Job:
+        """`hvdtrain train` by mpirun, one worker on each."""
+        mpirun = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        assert mpirun, "no mpirun on PATH: hvdtrain doctor"
+        variables = {**root_variables(), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+        exported = [word for variable in variables for word in ("-x", variable)]
+        mpi = ["-np", "2", "-H", "h1:1,h2:1", "--bind-to", "none", *OVER_TCP, *exported]
+        place = [f"--data.dir={self.data}", f"--run.dir={self.runs}", f"--run.name={name}"]
+        train = [HVDTRAIN, "train", *SMALL.split(), *place, f"--metrics.baselines_dir={self.runs}", "--data.threads=1"]
+        process = subprocess.Popen(
+            [str(HOSTS), "on", "h1", mpirun, *mpi, *train, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **variables},
+        )
+        return Job(self.runs / name, process)
+
+    def throttle(self, megabits: int | None) -> None:
+        """Let each host send so many Mbit/s, or as many as it can."""
+        for host in ("h1", "h2"):
+            tc = ["ip", "netns", "exec", host, "tc", "qdisc"]
+            if megabits:
+                bucket = ["tbf", "rate", f"{megabits}mbit", "burst", "16kb", "latency", "400ms"]
+                subprocess.run([*tc, "add", "dev", "eth0", "root", *bucket], check=True)
+            else:
+                subprocess.run([*tc, "del", "dev", "eth0", "root"], check=True)
+
+
+@pytest.fixture
+def network(digits: Path, tmp_path: Path) -> Iterator[Network]:
+    subprocess.run([HOSTS, "up", tmp_path / "hosts", "2"], check=True)
+    try:
+        _until(lambda: subprocess.run([HOSTS, "on", "h1", "ssh", "h2", "true"], capture_output=True).returncode == 0)
+        yield Network(tmp_path, digits)
+    finally:
+        subprocess.run([HOSTS, "down", tmp_path / "hosts"], check=True)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "h2 lets nobody in by ssh"
+        time.sleep(0.1)

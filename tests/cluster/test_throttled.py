@@ -1,0 +1,55 @@
+"""A slow link between two hosts is named for what it is, and with its size."""
+
+import json
+import statistics
+
+import pytest
+
+from hvdtrain.cli import main
+
+from ..multiproc.faulty import WINDOW
+from .conftest import Network
+
+pytestmark = pytest.mark.multiproc
+
+QUIET = (
+    *("--data.image_size=32", "--epochs=50", f"--run.report_every={WINDOW}", "--evaluation.at_end=false"),
+    *("--evaluation.every_epochs=50", "--checkpoint.every_epochs=50"),
+)
+MEGABITS = 32
+WINDOWS = 14
+OTHERS = ("input", "compute", "straggler", "rest")
+
+
+def test_a_throttled_link_is_exposed_communication_and_nothing_else(network: Network) -> None:
+    """Every second window is throttled: what the steps then take longer has to be communication."""
+    job = network.launch(f"--max_steps={WINDOWS * WINDOW}", *QUIET, name="throttled")
+    for window in range(1, WINDOWS):
+        job.until(f"window {window}", lambda window=window: len(job.events("report")) >= window)  # type: ignore[misc]
+        network.throttle(MEGABITS if window % 2 else None)
+    job.finish()
+    free, slow = job.events("report")[2::2], job.events("report")[1::2]
+
+    def grown(part: str) -> float:
+        middle = [statistics.median(report["parts"][part] for report in reports) for reports in (slow, free)]
+        return middle[0] - middle[1]
+
+    durations = [statistics.median(report["step_seconds"] for report in reports) for reports in (slow, free)]
+    fault = durations[0] - durations[1]
+    payload = sum(job.environment()["bucket_bytes"])  # of two workers each sends all of it
+    assert fault > 0.9 * payload * 8 / (MEGABITS * 1e6)  # as the link's rate has it, and what else travels
+    assert grown("communication") == pytest.approx(fault, rel=0.15)
+    assert {part: grown(part) for part in OTHERS if abs(grown(part)) > 0.15 * fault} == {}
+
+
+def test_the_report_names_the_link_first_with_its_size(network: Network, capsys: pytest.CaptureFixture[str]) -> None:
+    """Throttled from the start, beside a run on the same hosts that is not."""
+    steps = (f"--max_steps={6 * WINDOW}", *QUIET)
+    sound = network.launch(*steps, name="sound").finish()
+    network.throttle(MEGABITS)
+    slow = network.launch(*steps, name="slow").finish()
+    of_step = [statistics.mean(report["step_seconds"] for report in job.events("report")) for job in (sound, slow)]
+    assert main(["report", "--json", str(slow.folder)]) == 0
+    first, *_ = json.loads(capsys.readouterr().out)["runs"][0]["losses"]
+    assert first["cause"] == "communication"
+    assert first["step_seconds"] == pytest.approx(of_step[1] - of_step[0], rel=0.15)
