@@ -158,7 +158,7 @@ class Run:
         with self.clock.spent_on("compute"):
             pass
         self.state.images_seen, self.state.step = step.images_seen, self.state.step + 1
-        self.meters.add(self.loss, step.images)
+        self.meters.add(self.loss, step)
         self.record.step(self.state, step, lr=0.1)
         if self.state.step % REPORT_EVERY == 0:
             self.record.report(self.state, self.meters.report(self.comm), lr=0.1)

@@ -53,10 +53,9 @@ def measure(config: Config, folder: Path, *, workers: Sequence[int], rounds: int
     """
     speeds: dict[int, list[float]] = {count: [] for count in workers}
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, len(os.sched_getaffinity(0)) // max(workers))))
-    folder.mkdir(parents=True, exist_ok=True)
     for number in range(rounds):
         for count in workers if number % 2 == 0 else reversed(workers):
-            speed = _images_per_second(config, folder, count, threads=threads, steps=steps)
+            speed = images_per_second(config, folder, count, threads=threads, steps=steps)
             logger.info("round %d of %d: %d workers, %.1f images/s", number + 1, rounds, count, speed)
             speeds[count].append(speed)
     return [Point(count, tuple(found)) for count, found in speeds.items()]
@@ -106,10 +105,12 @@ def save(path: Path, points: Iterable[Point], config: Config) -> None:
     write_whole(path, pretty_json(record(points, config)))
 
 
-def _images_per_second(config: Config, folder: Path, workers: int, *, threads: int, steps: int) -> float:
+def images_per_second(config: Config, folder: Path, workers: int, *, threads: int, steps: int) -> float:
+    """Of one training run in `folder`; see `measure`."""
+    folder.mkdir(parents=True, exist_ok=True)
     run = folder / f"{workers}-workers"
     shutil.rmtree(run, ignore_errors=True)
-    settings = _settings(config, run, threads=threads, steps=steps)
+    settings = only_steps(config, run, threads=threads, steps=steps)
     file = folder / f"{workers}-workers.yaml"
     write_whole(file, yaml.safe_dump(settings))
     command = launch.command(workers, ["train", "--config", str(file)])
@@ -126,7 +127,7 @@ def _images_per_second(config: Config, folder: Path, workers: int, *, threads: i
     return float(sum(report["steps"] for report in reports) * workers * config.data.batch_size / seconds)
 
 
-def _settings(config: Config, run: Path, *, threads: int, steps: int) -> dict[str, Any]:
+def only_steps(config: Config, run: Path, *, threads: int, steps: int) -> dict[str, Any]:
     """Those of `config`, with nothing but steps left."""
     settings = config.model_dump(mode="json")
     settings |= {"epochs": NEVER, "max_steps": (WARM_UP + -(-steps // WINDOW)) * WINDOW, "resume": "never"}

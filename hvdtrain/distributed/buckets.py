@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hvdtrain.distributed.comm import Comm, SoloComm
+from hvdtrain.distributed.comm import Comm
 
 ALIGNMENT_BYTES = 64  # of every gradient within its bucket: a cache line, and what vector code wants
 
@@ -51,7 +51,7 @@ class GradientBuckets:
             wire: what gradients travel as, where it is not their own type. They come back inf where that cannot hold
                 them or their sum.
         """
-        self._comm, self._micro_batches = comm, micro_batches
+        self._comm, self._micro_batches, self._listening = comm, micro_batches, True
         self._buckets = [
             _bucket(f"gradients.{i}", group, wire) for i, group in enumerate(plan(list(parameters)[::-1], bucket_bytes))
         ]
@@ -91,17 +91,18 @@ class GradientBuckets:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        comm, self._comm = self._comm, SoloComm()
+        self._listening = False
         try:
             yield
         finally:
-            self._comm = comm
+            self._listening = True
 
     def _hook(self, bucket: Bucket) -> Any:
         def ready(_: nn.Parameter) -> None:
-            bucket.missing -= 1
-            if bucket.missing == 0:
-                self._reduce(bucket)
+            if self._listening:
+                bucket.missing -= 1
+                if bucket.missing == 0:
+                    self._reduce(bucket)
 
         return ready
 

@@ -34,7 +34,7 @@ class Reducer(Protocol):
         """Multiply every gradient by a scalar from where `wait`'s was."""
 
     def silent(self) -> AbstractContextManager[None]:
-        """Within, a step is all that it ever is but for the sum: every worker keeps its own gradients."""
+        """Within, gradients may be made that it takes no notice of: a LocalReducer's, of a worker that steps alone."""
 
 
 class LocalReducer:
@@ -72,7 +72,7 @@ class HorovodReducer:
 
         self.sizes: list[int] = []
         self._comm, self._model, self._skipped = comm, model, 0
-        self._micro_batches, self._silent = micro_batches, False
+        self._micro_batches = micro_batches
         self._reducing: Any = hvd.DistributedOptimizer(
             torch.optim.SGD(model.parameters(), lr=0.0),  # never takes a step
             named_parameters=model.named_parameters(),
@@ -89,9 +89,6 @@ class HorovodReducer:
         self._skipped += images
 
     def wait(self) -> torch.Tensor:
-        if self._silent:
-            self._reducing.load_state_dict(self._reducing.state_dict())  # makes it forget the gradients it has seen
-            return torch.tensor(self._skipped, dtype=torch.float64)
         with peers():
             self._reducing.synchronize()
         (skipped,) = self._comm.sum([float(self._skipped)], "skipped")
@@ -103,13 +100,12 @@ class HorovodReducer:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        self._silent = True
         self._reducing.set_backward_passes_per_step(sys.maxsize)  # its hooks count down to the last, which never comes
         try:
             yield
         finally:
             self._reducing.set_backward_passes_per_step(self._micro_batches)
-            self._silent = False
+            self._reducing.load_state_dict(self._reducing.state_dict())  # makes it forget the gradients it has seen
 
 
 def _gradients(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hvdtrain.checkpoint import store
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.reducer import LocalReducer
 from hvdtrain.metrics.breakdown import breakdown
 from hvdtrain.metrics.efficiency import Baseline, mean
 from hvdtrain.train.build import Parts
@@ -65,9 +66,10 @@ def measure(parts: Parts, comm: Comm, *, steps: int, untimed: int) -> Baseline:
 
 def _steps(parts: Parts, comm: Comm, batches: Iterator[Batch], count: int) -> NDArray[np.float64]:
     """(count, 4) seconds, see StepClock.take."""
+    alone = LocalReducer(parts.state.model)
     parts.clock.restart()
     for _ in range(count):
-        take_step(parts, comm, batches, lr=parts.schedule(parts.epoch))
+        take_step(parts, comm, batches, alone, lr=parts.schedule(parts.epoch))
     return parts.clock.take()
 
 

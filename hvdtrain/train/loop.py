@@ -16,6 +16,7 @@ import torch
 
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.reducer import Reducer
 from hvdtrain.train import memory
 from hvdtrain.train.build import Parts
 from hvdtrain.train.evaluate import Evaluation, evaluate
@@ -58,9 +59,9 @@ def train(
     parts.clock.restart()
     while not parts.over:
         epoch_before, lr = parts.epoch, parts.schedule(parts.epoch)
-        step, loss = take_step(parts, comm, batches, lr=lr)
+        step, loss = take_step(parts, comm, batches, parts.reducer, lr=lr)
         state.images_seen, state.step = step.images_seen, state.step + 1
-        meters.add(loss, step.images)
+        meters.add(loss, step)
         record.step(state, step, lr=lr)
         if state.step % cadence.report_steps == 0 or parts.over:
             record.report(state, meters.report(comm), lr=lr)
@@ -80,7 +81,9 @@ def train(
     gc.enable()
 
 
-def take_step(parts: Parts, comm: Comm, batches: Iterator[Batch], *, lr: float) -> tuple[MicroBatches, torch.Tensor]:
+def take_step(
+    parts: Parts, comm: Comm, batches: Iterator[Batch], reducer: Reducer, *, lr: float
+) -> tuple[MicroBatches, torch.Tensor]:
     """The micro-batches that one optimiser step took, and their summed loss on the device."""
     step = MicroBatches(batches, parts.micro_batches, parts.clock)
     with naming_what_fits(parts, comm):
@@ -90,7 +93,7 @@ def take_step(parts: Parts, comm: Comm, batches: Iterator[Batch], *, lr: float) 
             lr=lr,
             objective=parts.objective,
             arithmetic=parts.arithmetic,
-            reducer=parts.reducer,
+            reducer=reducer,
             clock=parts.clock,
         )
     return step, loss

@@ -11,6 +11,7 @@ from hvdtrain.distributed.comm import Comm
 from hvdtrain.metrics.breakdown import Breakdown, breakdown
 from hvdtrain.metrics.efficiency import Baseline, Efficiency, weak
 from hvdtrain.train.clock import COLUMNS, StepClock
+from hvdtrain.train.micro_batches import MicroBatches
 
 LIVE_WINDOWS = 10  # reports over which the efficiency is taken: long enough for an interval, short enough to be live
 
@@ -33,6 +34,7 @@ class Meters:
     """The last LIVE_WINDOWS reports' steps."""
     loss_sum: torch.Tensor | None = None
     images: int = 0
+    pixels: int = 0  # height of the pictures of the last step
     all_images: float = 0.0  # of all workers since the run began
     all_seconds: float = 0.0  # of training
 
@@ -46,9 +48,13 @@ class Meters:
         """Of `windows`; None without a baseline."""
         return weak(self.windows, self.baseline) if self.baseline else None
 
-    def add(self, loss: torch.Tensor, images: int) -> None:
+    def add(self, loss: torch.Tensor, step: MicroBatches) -> None:
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
-        self.images += images
+        self.images += step.images
+        if step.pixels:
+            if self.pixels and step.pixels != self.pixels:
+                self.baseline = None  # which was measured with pictures of another size
+            self.pixels = step.pixels
 
     def report(self, comm: Comm) -> Report:
         """Add up over the workers and begin anew. Collective; waits for the device."""

@@ -64,6 +64,7 @@ class Record:
         if run := self.metrics.run:
             run.baseline_time.set(baseline.measured_at)
             run.baseline_images_per_second.set(images / baseline.step_seconds)
+        self.pulse.beat()
         self._write("baseline", state, **baseline.as_dict())
 
     def step(self, state: TrainState, step: MicroBatches, *, lr: float) -> None:
@@ -190,11 +191,14 @@ def _tell(run: RunMetrics, report: Report) -> None:
     run.loss.set(report.loss)
     run.slowest_rank.set(spent.slowest)
     run.slowest_rank_lag.set(float(spent.lag.max()))
-    if report.efficiency:
-        _tell_efficiency(run, report.efficiency)
+    _tell_efficiency(run, report.efficiency)
 
 
-def _tell_efficiency(run: RunMetrics, efficiency: Efficiency) -> None:
+def _tell_efficiency(run: RunMetrics, efficiency: Efficiency | None) -> None:
+    if efficiency is None:  # no baseline, or none any more: no number is better than an old one
+        for gauge in (run.efficiency, run.efficiency_low, run.efficiency_high, run.scaling_loss):
+            gauge.clear()
+        return
     against = {
         "kind": efficiency.kind,
         "baseline": efficiency.baseline,

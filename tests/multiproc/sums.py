@@ -13,7 +13,7 @@ import torch
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.buckets import GradientBuckets
 from hvdtrain.distributed.comm import Comm, HorovodComm
-from hvdtrain.distributed.reducer import HorovodReducer, Reducer
+from hvdtrain.distributed.reducer import HorovodReducer, LocalReducer, Reducer
 
 from ..train.workers import BUCKET_BYTES, Worker, batch, cut, state, without
 
@@ -39,12 +39,12 @@ def written(worker: Worker, rank: int, workers: int) -> dict[str, Any]:
     gradients, weights = [], []
     with worker.reducer.silent():
         for _ in range(2):  # the second step forgets the first one's
-            own, skipped_here = _of_equal_numbers(worker, float(rank + 1), skip=rank + 1)
+            own, skipped_here = _of_equal_numbers(worker, LocalReducer(worker.state.model), rank + 1.0, skip=rank + 1)
     for step in range(STEPS):
         worker.step(*minibatch(step, workers)[rank::workers])
         gradients.append(worker.gradient.clone())
         weights.append(worker.weights)
-    large, skipped = _of_equal_numbers(worker, LARGE, skip=rank + 1)
+    large, skipped = _of_equal_numbers(worker, worker.reducer, LARGE, skip=rank + 1)
     return {
         "silent": own,
         "skipped silently": skipped_here,
@@ -55,9 +55,11 @@ def written(worker: Worker, rank: int, workers: int) -> dict[str, Any]:
     }
 
 
-def _of_equal_numbers(worker: Worker, number: float, *, skip: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _of_equal_numbers(
+    worker: Worker, reducer: Reducer, number: float, *, skip: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient of a step in which every micro-batch gives every weight the same one, and what was skipped."""
-    reducer, parameters = worker.reducer, list(worker.state.model.parameters())
+    parameters = list(worker.state.model.parameters())
     reducer.start()
     for _ in range(MICRO_BATCHES):
         reducer.skip(skip)

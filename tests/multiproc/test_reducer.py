@@ -96,7 +96,7 @@ def test_lost_images_are_counted_over_workers_and_micro_batches(
 
 @pytest.mark.parametrize("compression", ["none", "fp16"])
 @pytest.mark.parametrize("reducer", REDUCERS)
-def test_in_silence_everyone_keeps_its_own_gradients(everyone: Found, reducer: str, compression: str) -> None:
+def test_in_silence_everyone_steps_alone(everyone: Found, reducer: str, compression: str) -> None:
     """And the steps after it, in the tests above, are summed as if it had never been."""
     for rank, found in enumerate(everyone):
         silent = found[reducer, compression]

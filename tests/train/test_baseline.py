@@ -34,7 +34,7 @@ def built(digits: Path, **settings: Any) -> Parts:
     parts = build(config, SoloComm(), Machine(CPU, threads=1), bucket_bytes=10_000)
     batches = parts.data.training(0)
     for _ in range(2):  # a state in the middle of a run: momentum, statistics, a scale that has been used
-        step, _loss = take_step(parts, SoloComm(), batches, lr=0.1)
+        step, _loss = take_step(parts, SoloComm(), batches, parts.reducer, lr=0.1)
         parts.state.images_seen, parts.state.step = step.images_seen, parts.state.step + 1
     parts.clock.take()
     return parts
@@ -83,7 +83,7 @@ def test_the_steps_after_it_are_those_without_it(digits: Path) -> None:
         if measured:
             baseline.measure(parts, SoloComm(), steps=STEPS, untimed=UNTIMED)
         batches = parts.data.training(parts.state.images_seen)
-        return [float(take_step(parts, SoloComm(), batches, lr=0.1)[1]) for _ in range(3)]
+        return [float(take_step(parts, SoloComm(), batches, parts.reducer, lr=0.1)[1]) for _ in range(3)]
 
     assert losses(measured=True) == losses(measured=False)
 

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from hvdtrain.distributed.comm import SoloComm
-from hvdtrain.train.clock import COLUMNS, StepClock
+from hvdtrain.train.clock import COLUMNS, HostTime, StepClock
 from hvdtrain.train.meters import LIVE_WINDOWS, Meters
+from hvdtrain.train.micro_batches import MicroBatches
 
 from ..metrics.test_efficiency import ALONE
 
@@ -38,10 +39,14 @@ class TwoWorkers(SoloComm):
         return np.stack([row, np.concatenate([self.other, row[2:]])])
 
 
+def step(images: int, pixels: int = 32) -> MicroBatches:
+    return MicroBatches(iter(()), 1, StepClock(HostTime()), images=images, pixels=pixels if images else 0)
+
+
 def filled(*steps: float, **more: Any) -> Meters:
     meters = Meters(Known(*(steps or (0.5, 1.5))), **more)
-    meters.add(torch.tensor(6.0), 4)
-    meters.add(torch.tensor(2.0), 4)
+    meters.add(torch.tensor(6.0), step(4))
+    meters.add(torch.tensor(2.0), step(4))
     return meters
 
 
@@ -66,7 +71,7 @@ def test_throughput_is_all_workers_images_over_the_duration_of_the_steps() -> No
 def test_after_a_report_the_sums_begin_anew() -> None:
     meters = filled(1.0, 1.0)
     meters.report(SoloComm())
-    meters.add(torch.tensor(3.0), 1)
+    meters.add(torch.tensor(3.0), step(1))
     meters.clock = Known(0.25)
     report = meters.report(SoloComm())
     assert (report.loss, report.images_per_second) == (3, 4)
@@ -75,15 +80,15 @@ def test_after_a_report_the_sums_begin_anew() -> None:
 
 def test_where_every_image_was_left_out_the_loss_is_no_number() -> None:
     meters = Meters(Known(1.0))
-    meters.add(torch.tensor(0.0), 0)
+    meters.add(torch.tensor(0.0), step(0))
     assert np.isnan(meters.report(SoloComm()).loss)
 
 
 def test_adding_does_not_change_the_loss_that_was_given() -> None:
     loss = torch.tensor(1.0)
     meters = Meters(Known(1.0))
-    meters.add(loss, 1)
-    meters.add(torch.tensor(2.0), 1)
+    meters.add(loss, step(1))
+    meters.add(torch.tensor(2.0), step(1))
     assert float(loss) == 1
 
 
@@ -100,3 +105,11 @@ def test_efficiency_is_that_of_the_last_reports_together() -> None:
     assert report.efficiency is not None
     assert report.efficiency.ratio == pytest.approx(0.1 / 0.1875)
     assert report.efficiency.low < report.efficiency.ratio < report.efficiency.high
+
+
+def test_pictures_of_another_size_are_compared_with_nothing() -> None:
+    meters = filled(0.5, 0.5, baseline=ALONE)
+    for images, pixels, compared in ((4, 32, True), (0, 0, True), (4, 64, False), (4, 64, False)):
+        meters.add(torch.tensor(1.0), step(images, pixels))
+        meters.clock = Known(0.5)
+        assert (meters.report(SoloComm()).efficiency is not None) is compared

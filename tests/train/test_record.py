@@ -25,6 +25,7 @@ from hvdtrain.train.trace import Trace
 
 from ..metrics.test_efficiency import ALONE
 from .test_meters import Known, TwoWorkers
+from .test_meters import step as of_images
 
 RUN_INFO = dict.fromkeys(
     (
@@ -75,7 +76,7 @@ def report(*steps: float, slow: float = 0.0) -> Report:
     """Of two workers; `slow`: seconds that the second computes longer."""
     meters = Meters(Known(*steps), baseline=ALONE)
     for _ in steps:
-        meters.add(torch.tensor(4.0), 4)
+        meters.add(torch.tensor(4.0), of_images(4))
 
     class Slow(TwoWorkers):
         def table(self, row: np.ndarray, name: str) -> np.ndarray:  # type: ignore[type-arg]
@@ -160,9 +161,10 @@ def test_efficiency_is_told_with_its_baseline_and_its_losses(record: Record) -> 
     assert value(record, "hvdtrain_baseline_images_per_second") == pytest.approx(160)
 
 
-def test_without_a_baseline_no_efficiency_is_told(record: Record) -> None:
+def test_without_a_baseline_no_efficiency_is_told_any_more(record: Record) -> None:
+    record.report(state(), report(0.5), lr=0.1)
     meters = Meters(Known(0.5))
-    meters.add(torch.tensor(4.0), 4)
+    meters.add(torch.tensor(4.0), of_images(4))
     record.report(state(), meters.report(SoloComm()), lr=0.1)
     names = {s.name for family in record.metrics.registry.collect() for s in family.samples}
     assert not [name for name in names if "scaling" in name]

@@ -1,0 +1,148 @@
+"""How a run stands at one moment: what `hvdtrain status` shows. Pure but for the run that it is given."""
+
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hvdtrain.report import text
+from hvdtrain.report.plain import plain
+from hvdtrain.report.records import Run, State
+from hvdtrain.report.units import duration, plural
+
+SLOWEST = 4  # ranks that are named
+STALLED_AFTER = 10  # times the usual time between two reports
+STALLED_SECONDS = 60.0  # but not before
+WARNINGS = 3
+
+
+@dataclass(frozen=True)
+class Lag:
+    rank: int
+    host: str
+    seconds: float
+    """Per step, later than the typical worker."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Numbers that are not known are NaN or None."""
+
+    run: str
+    state: str
+    what: str
+    """Model, precision, n, k, kn and hardware."""
+    step: int
+    epoch: float
+    epochs: float
+    left_seconds: float
+    """Until the end, evaluations and checkpoints included."""
+    images_per_second: float
+    step_seconds: float
+    loss: float
+    top1: float
+    top1_epoch: float
+    efficiency: float
+    low: float
+    high: float
+    losses: Mapping[str, float]
+    """Ratios by cause; empty without an efficiency."""
+    against: str
+    """The baseline in words."""
+    slowest: tuple[Lag, ...]
+    report_age_seconds: float
+    report_every_seconds: float
+    checkpoint_age_seconds: float
+    checkpoint: str
+    heard_age_seconds: float
+    warnings: tuple[str, ...]
+
+    @property
+    def share_done(self) -> float:
+        return self.epoch / self.epochs if self.epochs > 0 else math.nan
+
+
+def snapshot(run: Run, *, now: float) -> Snapshot:
+    last = run.windows[-1] if run.windows else None
+    found = last.efficiency if last else None
+    evaluation = run.evaluations[-1] if run.evaluations else None
+    checkpoint = run.checkpoints[-1] if run.checkpoints else None
+    return Snapshot(
+        run=run.name,
+        state=run.state.value,
+        what=text.what(run),
+        step=run.step,
+        epoch=run.epoch,
+        epochs=run.epochs,
+        left_seconds=_left(run) if run.state is State.RUNNING else math.nan,
+        images_per_second=last.images_per_second if last else math.nan,
+        step_seconds=last.step_seconds if last else math.nan,
+        loss=last.loss if last else math.nan,
+        top1=evaluation.top1 if evaluation else math.nan,
+        top1_epoch=evaluation.epoch if evaluation else math.nan,
+        efficiency=found.ratio if found else math.nan,
+        low=found.low if found else math.nan,
+        high=found.high if found else math.nan,
+        losses=found.losses if found else {},
+        against=text.against(run.baseline, run) if found and run.baseline else "",
+        slowest=_slowest(run),
+        report_age_seconds=now - last.time if last else math.nan,
+        report_every_seconds=_every(run),
+        checkpoint_age_seconds=now - checkpoint.time if checkpoint else math.nan,
+        checkpoint=checkpoint.path if checkpoint else "",
+        heard_age_seconds=now - run.heard,
+        warnings=tuple(_warnings(run, now)),
+    )
+
+
+def to_json(now: Snapshot, *, indent: int | None = None) -> str:
+    """Seconds and ratios; null for what is not known."""
+    return json.dumps(plain(now), indent=indent)
+
+
+def _left(run: Run) -> float:
+    """At the speed of the last reports, and with as many pauses of the same length as are to come."""
+    images = sum(window.steps * run.starts[window.start].global_batch for window in run.windows)
+    seconds = sum(window.steps * window.step_seconds for window in run.windows)
+    if not images or not run.start.images_per_epoch:
+        return math.nan
+    left = run.start.total_images - run.images_seen
+    epochs = left / run.start.images_per_epoch
+    pauses = 0.0
+    if run.config:
+        for cadence, done in ((run.config.evaluation, run.evaluations), (run.config.checkpoint, run.checkpoints)):
+            pauses += done[-1].seconds * epochs / cadence.every_epochs if done else 0.0
+    return left * seconds / images + pauses
+
+
+def _every(run: Run) -> float:
+    """Seconds from report to report, as a rule."""
+    times = [window.time for window in run.windows]
+    return statistics.median(b - a for a, b in itertools.pairwise(times)) if len(times) > 1 else math.nan
+
+
+def _slowest(run: Run) -> tuple[Lag, ...]:
+    """Of the last report, the slowest first."""
+    ranks = run.windows[-1].ranks if run.windows else None
+    lags = sorted(enumerate(ranks["lag"]), key=lambda each: -each[1]) if ranks and len(ranks["lag"]) > 1 else []
+    return tuple(Lag(rank, run.environment.host(rank), seconds) for rank, seconds in lags[:SLOWEST])
+
+
+def _warnings(run: Run, now: float) -> list[str]:
+    """The worst first."""
+    found = []
+    if run.state is State.KILLED:
+        ago = duration(now - run.heard)
+        found.append(f"it was killed, or ended by an error, and last showed life {ago} ago: see {run.folder}/logs")
+    age = now - run.windows[-1].time if run.windows else 0.0
+    if run.state is State.RUNNING and age > max(STALLED_AFTER * _every(run), STALLED_SECONDS):
+        usual = duration(_every(run))
+        found.append(f"no report for {duration(age)}, one came every {usual}: it evaluates, saves or hangs")
+    if run.windows and not math.isfinite(run.windows[-1].loss):
+        found.append(f"the loss is not finite at step {run.step:,}")
+    if run.quarantined:
+        last = run.quarantined[-1]
+        found.append(f"{plural(len(run.quarantined), 'image')} left out, the last {last.image} ({last.reason})")
+    return found[:WARNINGS]
