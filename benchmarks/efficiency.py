@@ -53,10 +53,9 @@ def main() -> None:
                     live.append(live_efficiency(config, folder, f"live-{number}", ask, threads, options.steps))
                 else:
                     one, two = (
-                        scaling.images_per_second(config, folder / "bench", k, threads=threads, steps=options.steps)
-                        for k in (1, 2)
+                        scaling.run(config, folder / "bench", k, threads=threads, steps=options.steps) for k in (1, 2)
                     )
-                    bench.append(two / 2 / one)
+                    bench.append(two.images_per_second / 2 / one.images_per_second)
             print(f"round {number + 1}: live {live[-1]:.3f}, bench {bench[-1]:.3f}", file=sys.stderr, flush=True)
     report(live, bench, options)
 

@@ -32,7 +32,7 @@ from prometheus_client import generate_latest
 from hvdtrain import provenance
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.comm import SoloComm
-from hvdtrain.log import EventLog
+from hvdtrain.events import EventLog
 from hvdtrain.metrics.efficiency import Baseline
 from hvdtrain.metrics.exporter import Exporter
 from hvdtrain.metrics.health import Pulse

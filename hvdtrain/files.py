@@ -1,11 +1,16 @@
 """Files and folders that appear whole or not at all, whatever is killed when."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+
+def pretty_json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,12 +1,13 @@
 """Files and folders that are there whole or not at all."""
 
+import json
 import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from hvdtrain.files import folder_whole, sync_folder, write_whole
+from hvdtrain.files import folder_whole, pretty_json, sync_folder, write_whole
 
 
 def test_a_file_is_written_and_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -100,3 +101,8 @@ def test_syncing_closes_what_it_opens(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "none")
+
+
+def test_pretty_json_is_json_and_ends_its_line() -> None:
+    assert json.loads(pretty_json({"a": [1]})) == {"a": [1]}
+    assert pretty_json({"a": 1}) == '{\n  "a": 1\n}\n'

@@ -15,7 +15,7 @@ PACKAGE = Path(hvdtrain.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS_BY_FLOOR = (
-    ("errors", "log", "files", "provenance"),
+    ("errors", "events", "files", "log", "provenance"),
     ("config", "torchvision"),
     ("distributed",),
     ("data", "model", "optim", "metrics", "checkpoint"),

@@ -1,8 +1,6 @@
-"""Text for people by rank, and events for machines."""
+"""Text for people, by rank."""
 
-import json
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,39 +51,3 @@ def test_setting_up_twice_says_everything_once(capsys: pytest.CaptureFixture[str
     log.configure(0)
     log.logger.info("hello")
     assert capsys.readouterr().err == "hello\n"
-
-
-def test_an_event_is_a_line_of_json_that_is_there_at_once(tmp_path: Path) -> None:
-    before = time.time()
-    events = log.EventLog(tmp_path / "deep" / "events.jsonl")
-    events.write("report", step=3, loss=0.5, path="ü")
-    (line,) = (tmp_path / "deep" / "events.jsonl").read_text().splitlines()
-    record = json.loads(line)
-    assert before <= record.pop("time") <= time.time()
-    assert record == {"event": "report", "step": 3, "loss": 0.5, "path": "ü"}
-    events.close()
-
-
-def test_events_are_added_to_those_of_the_run_before(tmp_path: Path) -> None:
-    for step in (1, 2):
-        events = log.EventLog(tmp_path / "events.jsonl")
-        events.write("report", step=step)
-        events.close()
-    lines = (tmp_path / "events.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2]
-
-
-def test_a_loss_that_is_no_number_is_still_json(tmp_path: Path) -> None:
-    events = log.EventLog(tmp_path / "events.jsonl")
-    events.write("report", step=1, loss=float("nan"))
-    events.close()
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
-
-    json.loads((tmp_path / "events.jsonl").read_text(), parse_constant=refuse)
-
-
-def test_pretty_json_is_json_and_ends_its_line() -> None:
-    assert json.loads(log.pretty_json({"a": [1]})) == {"a": [1]}
-    assert log.pretty_json({"a": 1}) == '{\n  "a": 1\n}\n'

@@ -12,7 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,8 +23,9 @@ import yaml
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed import launch
 from hvdtrain.errors import HvdtrainError
-from hvdtrain.files import write_whole
-from hvdtrain.log import logger, pretty_json
+from hvdtrain.events import Tail, records
+from hvdtrain.files import pretty_json, write_whole
+from hvdtrain.log import logger
 from hvdtrain.metrics.efficiency import Mean, mean
 from hvdtrain.provenance import hardware, revision
 
@@ -34,9 +35,20 @@ NEVER = 1e9  # epochs
 
 
 @dataclass(frozen=True)
+class Speed:
+    images_per_second: float  # of all workers together
+    device_name: str  # of rank 0
+
+
+@dataclass(frozen=True)
 class Point:
     workers: int
-    rounds: tuple[float, ...]  # images per second of all workers together
+    rounds: tuple[Speed, ...]
+
+    @property
+    def speeds(self) -> list[float]:
+        """Images per second of all workers together, round by round."""
+        return [speed.images_per_second for speed in self.rounds]
 
 
 def measure(config: Config, folder: Path, *, workers: Sequence[int], rounds: int, steps: int) -> list[Point]:
@@ -51,19 +63,19 @@ def measure(config: Config, folder: Path, *, workers: Sequence[int], rounds: int
     Raises:
         HvdtrainError: a run failed.
     """
-    speeds: dict[int, list[float]] = {count: [] for count in workers}
+    speeds: dict[int, list[Speed]] = {count: [] for count in workers}
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, len(os.sched_getaffinity(0)) // max(workers))))
     for number in range(rounds):
         for count in workers if number % 2 == 0 else reversed(workers):
-            speed = images_per_second(config, folder, count, threads=threads, steps=steps)
-            logger.info("round %d of %d: %d workers, %.1f images/s", number + 1, rounds, count, speed)
+            speed = run(config, folder, count, threads=threads, steps=steps)
+            logger.info("round %d of %d: %d workers, %.1f images/s", number + 1, rounds, count, speed.images_per_second)
             speeds[count].append(speed)
     return [Point(count, tuple(found)) for count, found in speeds.items()]
 
 
 def efficiency(point: Point, base: Point) -> Mean:
     """E(k|b), round by round."""
-    pairs = zip(point.rounds, base.rounds, strict=True)
+    pairs = zip(point.speeds, base.speeds, strict=True)
     return mean([(ours / point.workers) / (theirs / base.workers) for ours, theirs in pairs])
 
 
@@ -76,41 +88,40 @@ def render(points: Sequence[Point], config: Config) -> str:
         f"{'workers':>7}  {'images/s':>10}  {'lowest':>10}  {'highest':>10}  efficiency, 95 % interval",
     ]
     for point in points:
-        speed, found = point.rounds, efficiency(point, base)
+        speed, found = point.speeds, efficiency(point, base)
         interval = f"{100 * found.value:.1f} % ± {100 * found.half_width:.1f}" if point is not base else "the baseline"
         columns = "  ".join(f"{value:>10,.1f}" for value in (statistics.median(speed), min(speed), max(speed)))
         lines.append(f"{point.workers:>7}  {columns}  {interval}")
     return "\n".join(lines)
 
 
-def record(points: Iterable[Point], config: Config) -> dict[str, Any]:
+def record(points: Sequence[Point], config: Config) -> dict[str, Any]:
     """For machines, and for `hvdtrain report --scaling`."""
-    machine = hardware()
     return {
         "kind": "weak",
         "model": config.model.name,
         "precision": config.precision,
         "batch_size": config.data.batch_size,
         "image_size": config.data.image_size,
-        "device_name": machine["cpu"],
-        "hardware": machine,
+        "device_name": points[0].rounds[0].device_name,
+        "hardware": hardware(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["hvdtrain", *sys.argv[1:]]),
         "code": revision(),
-        "points": [{"workers": point.workers, "rounds": list(point.rounds)} for point in points],
+        "points": [{"workers": point.workers, "rounds": point.speeds} for point in points],
     }
 
 
-def save(path: Path, points: Iterable[Point], config: Config) -> None:
+def save(path: Path, points: Sequence[Point], config: Config) -> None:
     write_whole(path, pretty_json(record(points, config)))
 
 
-def images_per_second(config: Config, folder: Path, workers: int, *, threads: int, steps: int) -> float:
-    """Of one training run in `folder`; see `measure`."""
+def run(config: Config, folder: Path, workers: int, *, threads: int, steps: int) -> Speed:
+    """One training run in `folder`; see `measure`."""
     folder.mkdir(parents=True, exist_ok=True)
-    run = folder / f"{workers}-workers"
-    shutil.rmtree(run, ignore_errors=True)
-    settings = only_steps(config, run, threads=threads, steps=steps)
+    place = folder / f"{workers}-workers"
+    shutil.rmtree(place, ignore_errors=True)
+    settings = only_steps(config, place, threads=threads, steps=steps)
     file = folder / f"{workers}-workers.yaml"
     write_whole(file, yaml.safe_dump(settings))
     command = launch.command(workers, ["train", "--config", str(file)])
@@ -120,18 +131,20 @@ def images_per_second(config: Config, folder: Path, workers: int, *, threads: in
     if ended.returncode != 0:
         last = "\n".join((ended.stdout + ended.stderr).splitlines()[-12:])
         raise HvdtrainError(f"{shlex.join(command)} ended with exit code {ended.returncode}:\n{last}")
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    reports = [event for event in events if event["event"] == "report"][WARM_UP:]
+    device_name = json.loads((place / "environment.json").read_text())["workers"][0]["device_name"]
+    events = records(Tail(place / "events.jsonl").lines())
+    reports = [event for event in events if event and event["event"] == "report"][WARM_UP:]
+    shutil.rmtree(place)
     seconds = sum(report["steps"] * report["step_seconds"] for report in reports)
-    shutil.rmtree(run)
-    return float(sum(report["steps"] for report in reports) * workers * config.data.batch_size / seconds)
+    images = sum(report["steps"] for report in reports) * workers * config.data.batch_size
+    return Speed(images / seconds, device_name)
 
 
-def only_steps(config: Config, run: Path, *, threads: int, steps: int) -> dict[str, Any]:
-    """Those of `config`, with nothing but steps left."""
+def only_steps(config: Config, place: Path, *, threads: int, steps: int) -> dict[str, Any]:
+    """The settings of a run in `place` that does nothing but steps."""
     settings = config.model_dump(mode="json")
     settings |= {"epochs": NEVER, "max_steps": (WARM_UP + -(-steps // WINDOW)) * WINDOW, "resume": "never"}
-    settings["run"] |= {"dir": str(run.parent), "name": run.name, "report_every": WINDOW}
+    settings["run"] |= {"dir": str(place.parent), "name": place.name, "report_every": WINDOW}
     settings["data"]["threads"] = config.data.threads or threads
     settings["train"]["global_batch_size"] = None
     settings["evaluation"] |= {"every_epochs": NEVER, "at_end": False}

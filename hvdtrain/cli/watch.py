@@ -18,7 +18,7 @@ def add(verbs: "Verbs") -> None:
     status.set_defaults(parser=status, verb=_status)
 
     report = verbs.add_parser("report", help="what a run's time went to, ranked, and what to try")
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories; several stand side by side")
+    report.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run directories; several stand side by side")
     report.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures, complete in itself")
     report.add_argument(
         "--scaling", type=Path, metavar="JSON", help="of hvdtrain bench scaling: adds efficiency over k"
@@ -30,14 +30,18 @@ def add(verbs: "Verbs") -> None:
 
 
 def _status(given: Namespace, _: Topology) -> int:
+    from hvdtrain.metrics import targets
     from hvdtrain.report.live import status
 
+    targets.sweep(targets.file(given.run).parent)
     return status(given.run, follow=given.follow, json=given.json)
 
 
 def _report(given: Namespace, _: Topology) -> int:
     from hvdtrain.report.page import report
 
+    if not given.runs and not given.scaling:
+        given.parser.error("nothing to report on: expected a run directory, or --scaling FILE")
     if given.last is not None and given.last < 1:
         given.parser.error(f"--last {given.last}: expected 1 at least")
     print(

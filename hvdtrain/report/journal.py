@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, cast
 
+from hvdtrain.events import Record
 from hvdtrain.metrics.breakdown import PARTS
 from hvdtrain.metrics.efficiency import CAUSES, Baseline, Efficiency
-from hvdtrain.report.events import Record, count, number, numbers, series, text
+from hvdtrain.report.fields import count, number, numbers, series, text
 from hvdtrain.report.records import Checkpoint, End, Evaluation, Quarantined, Start, Window
 
 RANKS = ("lag", "input", "compute")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hvdtrain.events import records
 from hvdtrain.report import screen
-from hvdtrain.report.events import records
 from hvdtrain.report.journal import Journal
 from hvdtrain.report.read import open_events, run
 from hvdtrain.report.records import State

@@ -9,8 +9,8 @@ from typing import Any
 from hvdtrain.config.load import from_file
 from hvdtrain.config.schema import Config
 from hvdtrain.errors import ConfigError
+from hvdtrain.events import Tail, records
 from hvdtrain.metrics import targets
-from hvdtrain.report.events import Tail, records
 from hvdtrain.report.journal import Journal
 from hvdtrain.report.records import End, Environment, Run, State, Worker
 

@@ -17,7 +17,7 @@ from typing import Any
 from hvdtrain.errors import ConfigError
 from hvdtrain.metrics.efficiency import Mean, mean, student
 from hvdtrain.report.account import account
-from hvdtrain.report.events import count, number, series, text
+from hvdtrain.report.fields import count, number, series, text
 from hvdtrain.report.read import read_json
 from hvdtrain.report.records import Run, State
 from hvdtrain.report.units import moment, plural

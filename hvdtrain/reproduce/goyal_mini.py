@@ -16,8 +16,8 @@ from pathlib import Path
 from hvdtrain.config.schema import Config
 from hvdtrain.data import demo
 from hvdtrain.errors import ConfigError, DataError
-from hvdtrain.files import folder_whole, write_whole
-from hvdtrain.log import logger, pretty_json
+from hvdtrain.files import folder_whole, pretty_json, write_whole
+from hvdtrain.log import logger
 from hvdtrain.optim.schedule import scaled_rate
 from hvdtrain.provenance import revision
 from hvdtrain.reproduce import cells, figures, text

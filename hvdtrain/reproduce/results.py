@@ -5,7 +5,6 @@ standard deviation over its seeds. Here a seed has one order of images and one s
 that a difference between cells is taken seed by seed.
 """
 
-import json
 import math
 import shlex
 import statistics
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hvdtrain.errors import DataError
+from hvdtrain.events import Tail, records
 from hvdtrain.reproduce.cells import Cell, Row
 
 LAST_EPOCHS = 5
@@ -31,18 +31,13 @@ def read_events(file: Path) -> list[Event]:
         DataError: another line is no JSON.
     """
     try:
-        lines = file.read_text().splitlines(keepends=True)
+        found = list(records(Tail(file).lines()))
     except FileNotFoundError:
         return []
-    events = []
-    for number, line in enumerate(lines, 1):
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                remedy = f"rm -r {shlex.quote(str(file.parent))} and run again"
-                raise DataError(f"{file}, line {number}: no JSON", remedy=remedy) from None
-    return events
+    if None in found:
+        remedy = f"rm -r {shlex.quote(str(file.parent))} and run again"
+        raise DataError(f"{file}, record {found.index(None) + 1}: no JSON", remedy=remedy)
+    return [record for record in found if record]
 
 
 def begin(events: Sequence[Event]) -> Event:

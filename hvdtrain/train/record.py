@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvdtrain.log import EventLog, logger
+from hvdtrain.events import EventLog
+from hvdtrain.log import logger
 from hvdtrain.metrics.breakdown import Breakdown
 from hvdtrain.metrics.efficiency import Baseline, Efficiency
 from hvdtrain.metrics.health import Pulse

@@ -11,8 +11,8 @@ from hvdtrain.config.load import to_yaml
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
-from hvdtrain.files import write_whole
-from hvdtrain.log import EventLog, pretty_json
+from hvdtrain.events import EventLog
+from hvdtrain.files import pretty_json, write_whole
 from hvdtrain.metrics import targets
 from hvdtrain.metrics.exporter import Exporter
 from hvdtrain.metrics.health import Pulse

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from hvdtrain import events
+from hvdtrain.events import records
 from hvdtrain.metrics import targets
-from hvdtrain.report import events, live
-from hvdtrain.report.events import Tail, records
+from hvdtrain.report import live
 from hvdtrain.report.read import open_events
 from tests.report import made
 from tests.report.made import Made, write
@@ -146,15 +147,6 @@ def test_only_what_is_new_is_read(run: Path) -> None:
         file.write('"event": "x"}\n{"ti')
         file.flush()
         assert tail.lines() == [b'{"time": 1.0, "event": "x"}']
-
-
-def test_another_file_in_its_place_is_read_from_its_begin(tmp_path: Path) -> None:
-    file = tmp_path / "events.jsonl"
-    file.write_text("a long line\nand another\n")
-    tail = Tail(file)
-    assert len(tail.lines()) == 2
-    file.write_text("new\n")
-    assert tail.lines() == [b"new"]
 
 
 def test_of_many_reports_only_the_last_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:

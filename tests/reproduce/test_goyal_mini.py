@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hvdtrain.errors import ConfigError, DataError
-from hvdtrain.log import pretty_json
+from hvdtrain.files import pretty_json
 from hvdtrain.reproduce.cells import Cell, Plan, Published, Row, gradual
 from hvdtrain.reproduce.goyal_mini import carry_out, default_folder, parse_seeds, run
 from hvdtrain.reproduce.record import record

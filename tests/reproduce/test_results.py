@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvdtrain.errors import DataError
-from hvdtrain.log import EventLog
+from hvdtrain.events import EventLog
 from hvdtrain.reproduce.cells import Cell, Row, gradual
 from hvdtrain.reproduce.results import (
     Spread,
@@ -127,7 +127,7 @@ def test_a_last_line_that_is_cut_is_left_out_and_another_is_an_error(tmp_path: P
     file.write_text(f'{whole}\n{{"event": "en')
     assert read_events(file) == [{"event": "start"}]
     file.write_text(f'{whole}\n{{"event": "en\n{whole}\n')
-    with pytest.raises(DataError, match=r"events.jsonl, line 2: no JSON → rm -r .* and run again"):
+    with pytest.raises(DataError, match=r"events.jsonl, record 2: no JSON → rm -r .* and run again"):
         read_events(file)
 
 

@@ -12,7 +12,7 @@ import torch
 from hvdtrain.data import synthetic
 from hvdtrain.data.loader import Batch, Plan
 from hvdtrain.distributed.comm import SoloComm
-from hvdtrain.log import EventLog
+from hvdtrain.events import EventLog
 from hvdtrain.metrics.health import Pulse
 from hvdtrain.metrics.registry import Metrics
 from hvdtrain.train.clock import HostTime, StepClock
