@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hvdtrain.distributed import threads
 from hvdtrain.errors import EnvironmentFault, PeerLost
 
 T = TypeVar("T")
@@ -24,6 +25,8 @@ class Comm(Protocol):
     rank: int
     size: int
     local_rank: int
+    threads: set[int]
+    """Ids of the threads that do the talking, now and then, even when there is nothing to say."""
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
         """Begin to sum `tensor` over the workers in place; returns what `wait` takes. The tensor must be contiguous."""
@@ -62,6 +65,7 @@ class SoloComm:
     rank = 0
     size = 1
     local_rank = 0
+    threads: set[int] = set()  # noqa: RUF012
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> None: ...
 
@@ -94,6 +98,7 @@ class HorovodComm:
             EnvironmentFault: Horovod cannot start, or sees another number of workers than the launcher started: the
                 sign of an mpirun that belongs to another MPI than the one Horovod was built with.
         """
+        before = threads.mine()
         try:
             import horovod.torch as hvd
 
@@ -101,6 +106,7 @@ class HorovodComm:
         except (ImportError, ValueError, RuntimeError) as error:
             raise EnvironmentFault(f"Horovod does not start: {error}", remedy="hvdtrain doctor") from error
         self._hvd = hvd
+        self.threads = threads.mine() - before
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()

@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 
 from hvdtrain.checkpoint import store
 from hvdtrain.data.loader import Batch
+from hvdtrain.distributed import threads
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.reducer import LocalReducer
-from hvdtrain.metrics.breakdown import breakdown
+from hvdtrain.metrics.breakdown import breakdown, lower_median
 from hvdtrain.metrics.efficiency import Baseline, mean
 from hvdtrain.train.build import Parts
+from hvdtrain.train.clock import COLUMNS
 from hvdtrain.train.loop import take_step
 from hvdtrain.train.state import TrainState
 
+SLOW = 1.1  # a worker that alone takes so much longer than the typical one is a straggler, and no baseline
 SUMS = 5  # of the gradients, the first of which is not timed
 
 
@@ -35,36 +38,46 @@ def measure(parts: Parts, comm: Comm, *, steps: int, untimed: int) -> Baseline:
         steps: timed ones of each worker alone, and again of all at once.
         untimed: before them in each turn: a decoder that rested has batches in store, which are not its pace.
     """
-    turns = 1 + max(comm.gather(comm.local_rank, "turns"))
-    own = np.zeros(0)
     with _unchanged(parts.state), parts.reducer.silent():
         batches = parts.data.training(parts.state.images_seen)
-        first = _steps(parts, comm, batches, untimed)  # slow everywhere: no turn takes longer
-        patience = float(_table(comm, first, "first")[:, :, -1].mean()) * (untimed + steps)
-        for turn in range(turns):
-            comm.meet("baseline")
-            if turn == comm.local_rank:
-                own = _steps(parts, comm, batches, untimed + steps)[untimed:]
-            else:
-                time.sleep(patience)  # to wait in a collective would keep Horovod's threads busy on every core
-        comm.meet("baseline")
+        first = _table(comm, _steps(parts, comm, batches, untimed), "first")
+        pace = float(first[:, -1, -1].max())  # the very first steps are slow everywhere
+        own = _in_turn(parts, comm, batches, untimed + steps, pace)[untimed:]
         at_once = _steps(parts, comm, batches, untimed + steps)[untimed:]
     alone = _table(comm, own, "alone")
-    typical = alone[np.argsort(alone[:, :, -1].mean(1), kind="stable")[(comm.size - 1) // 2]]
-    step = breakdown(typical[None])
+    seconds = alone[:, :, -1].mean(1)
+    sound = alone[seconds <= SLOW * lower_median(seconds)].reshape(1, -1, len(COLUMNS))
+    step = breakdown(sound)
     return Baseline(
         source="measured",
         workers=1,
         measured_at=time.time(),
         origin="one worker alone, before this run's first step",
         step_seconds=float(step.step_seconds.mean()),
-        standard_error=mean(typical[:, -1].tolist()).error,
-        samples=steps,
+        standard_error=mean(step.step_seconds.tolist()).error,
+        samples=step.steps,
         parts=step.parts,
-        ranks=alone[:, :, -1].mean(1).tolist(),
+        ranks=seconds.tolist(),
         together=breakdown(_table(comm, at_once, "at once")).parts["compute"],
         communication=_sum_alone(parts, comm),
     )
+
+
+def _in_turn(
+    parts: Parts, comm: Comm, batches: Iterator[Batch], count: int, step_seconds: float
+) -> NDArray[np.float64]:
+    """This worker's steps, taken while the others of its node sleep for about as long."""
+    own = np.zeros(0)
+    for turn in range(1 + max(comm.gather(comm.local_rank, "turns"))):
+        comm.meet("turn")
+        if turn == comm.local_rank:
+            with threads.aside(comm.threads):
+                own = _steps(parts, comm, batches, count)
+        else:  # to wait for the others in a collective would keep Horovod's threads busy, on every core
+            with threads.aside(threads.mine()):
+                time.sleep(count * step_seconds)
+    comm.meet("turn")
+    return own
 
 
 def _steps(parts: Parts, comm: Comm, batches: Iterator[Batch], count: int) -> NDArray[np.float64]:
@@ -80,7 +93,7 @@ def _sum_alone(parts: Parts, comm: Comm) -> float:
     """Seconds of one sum of all gradients while nothing else goes on, the median of a few."""
     seconds = []
     for _ in range(SUMS):
-        comm.meet("baseline")
+        comm.meet("sum alone")
         parts.reducer.start()
         began = time.perf_counter()
         parts.reducer.wait()

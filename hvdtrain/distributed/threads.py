@@ -1,0 +1,28 @@
+"""The threads of this process, and which cores they run on."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def mine() -> set[int]:
+    """Thread ids of this process, those of libraries included; empty where the system has no /proc."""
+    tasks = Path("/proc/self/task")
+    return {int(task.name) for task in tasks.iterdir()} if tasks.exists() else set()
+
+
+@contextmanager
+def aside(threads: Iterable[int]) -> Iterator[None]:
+    """Within, these threads run on the last of their cores only, and leave the others to whoever computes."""
+    before = {}
+    for thread in threads:
+        with suppress(OSError):  # it has ended
+            before[thread] = os.sched_getaffinity(thread)
+            os.sched_setaffinity(thread, {max(before[thread])})
+    try:
+        yield
+    finally:
+        for thread, cores in before.items():
+            with suppress(OSError):
+                os.sched_setaffinity(thread, cores)
