@@ -16,7 +16,7 @@ MARKS = "osD^vP"
 
 def proof(scaling: Scaling) -> bytes:
     """PNG."""
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     picture = figure(3.5)
     speeds, efficiencies = picture.subplots(1, 2)
@@ -27,16 +27,19 @@ def proof(scaling: Scaling) -> bytes:
     speeds.plot(workers, [k * alone for k in workers], color=PALE, linestyle=":", label="ideal")
     efficiencies.axhline(100, color=PALE, linestyle=":", label="ideal")
     efficiencies.axhline(100 * WANTED, color=INK, linestyle="--", linewidth=1.2, label=f"{100 * WANTED:.0f} %")
-    for source, (colour, _), mark in zip(sources, run_looks(len(sources)), MARKS * len(sources), strict=False):
+    looks = zip(sources, run_looks(len(sources)), MARKS * len(sources), strict=False)
+    for number, (source, (colour, _), mark) in enumerate(looks):
         those = [point for point in scaling.points if point.measured.run == source]
         name = short(source) if source else "measured, 95 % interval"
-        _draw(speeds, efficiencies, those, colour, mark, name)
+        _draw(speeds, efficiencies, those, colour, mark, name, above=number % 2 == 1)
     for axes in (speeds, efficiencies):
         axes.set_xscale("log", base=2)
         axes.set_xticks(_ticks(workers), [f"{k:,}" for k in _ticks(workers)], minor=False)
         axes.set_xlabel("workers k")
     speeds.set_yscale("log")
-    speeds.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    far = workers[-1] >= 8 * workers[0]
+    speeds.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if far else range(1, 10)))
+    speeds.yaxis.set_minor_locator(NullLocator())
     speeds.set_ylabel("images/s of all workers")
     speeds.yaxis.set_major_formatter("{x:,.0f}")
     efficiencies.set_ylabel(f"weak scaling efficiency E(k|{scaling.base}), %")
@@ -46,7 +49,13 @@ def proof(scaling: Scaling) -> bytes:
     return png(picture)
 
 
-def _draw(speeds: "Axes", efficiencies: "Axes", points: Sequence[Point], colour: str, mark: str, name: str) -> None:
+def _draw(
+    speeds: "Axes", efficiencies: "Axes", points: Sequence[Point], colour: str, mark: str, name: str, *, above: bool
+) -> None:
+    """
+    Args:
+        above: where the numbers stand, so that those of two sources do not cover each other.
+    """
     at = [point.measured.workers for point in points]
     speeds.plot(
         at, [p.measured.images_per_second.value for p in points], color=colour, marker=mark, markersize=5, linewidth=1.2
@@ -60,12 +69,14 @@ def _draw(speeds: "Axes", efficiencies: "Axes", points: Sequence[Point], colour:
     where: dict[str, Any] = {
         "textcoords": "offset points",
         "ha": "center",
-        "va": "top",
+        "va": "bottom" if above else "top",
         "fontsize": 8,
         "bbox": upon_lines,
     }
     for k, value, bar in zip(at, values, bars, strict=True):
-        efficiencies.annotate(f"{value:.0f}", (k, value - bar), (0, -4), **where)
+        efficiencies.annotate(
+            f"{value:.0f}", (k, value + bar if above else value - bar), (0, 4 if above else -4), **where
+        )
 
 
 def _ticks(workers: Sequence[int]) -> list[int]:
