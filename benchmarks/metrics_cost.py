@@ -50,6 +50,7 @@ CERTIFICATES = Path(__file__).parents[1] / "tests" / "metrics" / "certificates"
 ALONE = Baseline(
     source="measured",
     workers=1,
+    pixels=1,
     measured_at=0.0,
     origin="nowhere",
     step_seconds=1e-5,
@@ -117,7 +118,7 @@ class Run:
 
     def __init__(self, workers: int, events: Path) -> None:
         self.comm, self.clock = Crowd(workers), StepClock(HostTime())
-        self.meters = Meters(self.clock, baseline=ALONE)
+        self.meters = Meters(self.clock, baseline=ALONE, warming_up=0)
         self.metrics = Metrics(rank=0, run_info={"run": "r"}, worker_info={"host": "h"})
         self.record = Record(
             self.metrics,
@@ -131,7 +132,7 @@ class Run:
         self.state = TrainState(model, torch.optim.SGD(model.parameters()), scaler)
         self.state.scaled(torch.zeros(()))  # from now on the scale is a tensor
         self.loss = torch.ones(())
-        self.batches = itertools.repeat(Batch(torch.zeros(32, 1), torch.zeros(32), images_seen=32))
+        self.batches = itertools.repeat(Batch(torch.zeros(32, 3, 1, 1), torch.zeros(32), images_seen=32))
 
     def close(self) -> None:
         self.record.ended(self.state, seconds=1.0, images_per_second=1.0)

@@ -39,11 +39,11 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("a", buffering=1)
+        self._file: IO[bytes] = path.open("ab", buffering=0)  # a line is one write, however long
 
     def write(self, event: str, *, step: int, **fields: Any) -> None:
         record = {"time": time.time(), "event": event, "step": step, **fields}
-        self._file.write(json.dumps(_json_value(record)) + "\n")
+        self._file.write(json.dumps(_json_value(record)).encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()

@@ -53,8 +53,9 @@ def _scaling(given: Namespace, options: "CliSettingsSource[Config]") -> int:
     from hvdtrain.bench import scaling
 
     config = from_options(options, given)
-    workers = sorted({int(text) for text in given.workers.split(",") if text.strip().isdecimal()})
-    if not workers or workers[0] < 1 or given.rounds < 1 or given.steps < 1:
+    numbers = [text.strip() for text in given.workers.split(",")]
+    workers = sorted({int(text) for text in numbers if text.isdecimal()})
+    if not all(map(str.isdecimal, numbers)) or workers[0] < 1 or given.rounds < 1 or given.steps < 1:
         wrong = f"--workers {given.workers} --rounds {given.rounds} --steps {given.steps}"
         given.parser.error(f"{wrong}: expected such as --workers 1,2 --rounds 5 --steps 100")
     log.configure(0)

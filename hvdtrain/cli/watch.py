@@ -33,7 +33,7 @@ def _status(given: Namespace, _: Topology) -> int:
     from hvdtrain.metrics import targets
     from hvdtrain.report.live import status
 
-    targets.sweep(targets.file(given.run).parent)
+    targets.sweep(targets.file(given.run.resolve()).parent)
     return status(given.run, follow=given.follow, json=given.json)
 
 

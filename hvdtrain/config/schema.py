@@ -35,7 +35,7 @@ class RunConfig(Section):
     """Name of the run directory. Empty: the model's name and a digest of the configuration, so that the same command
     means the same run."""
     report_every: Count = 20
-    """Steps between two reports of loss and throughput, and of images left out; each costs two small allreduces."""
+    """Steps between two reports of loss and throughput, and of images left out; each costs two small collectives."""
     trace_images: bool = False
     """Write every image that a step used, with its crop and flip, to images/rank-*.csv."""
     console_seconds: NonNegative = 5.0
@@ -184,10 +184,11 @@ class MetricsConfig(Section):
     stuck_seconds: Positive = 600.0
     """/healthz answers 503 once no step was done, and nothing evaluated or saved, for so long."""
     baseline: Literal["measured", "stored", "none"] = "measured"
-    """What scaling efficiency is measured against. measured: one worker alone, in the first seconds of a run of
+    """What scaling efficiency is measured against. measured: one worker alone, before the first step of a run of
     several. stored: what an earlier run or bench left in baselines_dir. none: no efficiency."""
     baseline_steps: Annotated[int, Ge(2)] = 10
-    """Timed steps of each worker for a measured baseline; a node's workers take turns."""
+    """Timed steps of each worker for a measured baseline; a node's workers take turns, up to eight of them. It costs
+    about so many steps, data.prefetch and one more, for each turn and once for all together."""
     baseline_workers: Count = 1
     """How many workers a stored baseline had: 1, or 8 as in the paper."""
     baselines_dir: Path = Path("~/.cache/hvdtrain/baselines")

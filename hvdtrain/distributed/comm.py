@@ -29,7 +29,11 @@ class Comm(Protocol):
     """Ids of the threads that do the talking, now and then, even when there is nothing to say."""
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
-        """Begin to sum `tensor` over the workers in place; returns what `wait` takes. The tensor must be contiguous."""
+        """Begin to sum `tensor` over the workers in place; returns what `wait` takes. The tensor must be contiguous.
+
+        Raises:
+            PeerLost: another worker has gone.
+        """
 
     def wait(self, handle: Any) -> None:
         """Return when the sum is in its tensor.
@@ -118,7 +122,8 @@ class HorovodComm:
             )
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
-        return self._hvd.allreduce_async_(tensor, name=name, op=self._hvd.Sum)
+        with peers():
+            return self._hvd.allreduce_async_(tensor, name=name, op=self._hvd.Sum)
 
     def wait(self, handle: Any) -> None:
         with peers():

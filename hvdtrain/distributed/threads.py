@@ -14,7 +14,11 @@ def mine() -> set[int]:
 
 @contextmanager
 def aside(threads: Iterable[int]) -> Iterator[None]:
-    """Within, these threads run on the last of their cores only, and leave the others to whoever computes."""
+    """Within, these threads run on the last of their cores only, and leave the others to whoever computes.
+
+    A thread that they start meanwhile would stay there for ever, so it comes back as this one does.
+    """
+    cores, known = os.sched_getaffinity(0), mine()
     before = {}
     for thread in threads:
         with suppress(OSError):  # it has ended
@@ -23,6 +27,6 @@ def aside(threads: Iterable[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        for thread, cores in before.items():
+        for thread in before.keys() | (mine() - known):
             with suppress(OSError):
-                os.sched_setaffinity(thread, cores)
+                os.sched_setaffinity(thread, before.get(thread, cores))

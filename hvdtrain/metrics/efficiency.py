@@ -5,8 +5,9 @@ Weak scaling, at a constant batch n of each worker:
     E(k|b) = [X(k) / k] / [X(b) / b] = T(b) / T(k)
 
 X is images per second of k workers, T the duration of their step, input, allreduce and update included, evaluation and
-checkpoints not. Both ends of every measured span are the completion of an allreduce: a barrier of all workers that the
-device has reached too. The definition is that of Goyal et al. 2017, section 5.5, whose b is 8.
+checkpoints not. Both ends of a span are the completion of an allreduce: a barrier of all workers that the device has
+reached too; of a worker alone, the same place in its step. The definition is that of Goyal et al. 2017, section 5.5,
+whose b is 8.
 """
 
 import math
@@ -65,6 +66,7 @@ class Baseline:
 
     source: Literal["measured", "stored"]
     workers: int  # b
+    pixels: int  # a side of the pictures: larger ones take longer
     measured_at: float  # seconds since 1970
     origin: str  # in words: which run or bench
     step_seconds: float
@@ -105,9 +107,10 @@ class Efficiency:
 
 def weak(windows: Sequence[Breakdown], baseline: Baseline) -> Efficiency:
     """Of the steps in `windows`, at least one. The interval takes windows, not steps, as its samples: neighbouring
-    steps are too alike to count as independent ones."""
+    steps are too alike to count as independent ones. A window much shorter than others is no sample."""
     step_seconds = float(np.concatenate([window.step_seconds for window in windows]).mean())
-    spread = mean([float(window.step_seconds.mean()) for window in windows])
+    longest = max(window.steps for window in windows)
+    spread = mean([float(window.step_seconds.mean()) for window in windows if 2 * window.steps > longest])
     ratio = baseline.step_seconds / step_seconds
     half = ratio * math.hypot(spread.half_width / step_seconds, _relative_half_width(baseline))
     losses = {}
@@ -117,12 +120,13 @@ def weak(windows: Sequence[Breakdown], baseline: Baseline) -> Efficiency:
     return Efficiency(ratio, ratio - half, ratio + half, losses, baseline.source, baseline.workers)
 
 
-def speed(windows: Sequence[Breakdown], *, workers: int, measured_at: float, origin: str) -> Baseline:
+def speed(windows: Sequence[Breakdown], *, workers: int, pixels: int, measured_at: float, origin: str) -> Baseline:
     """What `windows` say of `workers` workers, for later runs to be compared with."""
     parts = {part: float(np.concatenate([window.run[part] for window in windows]).mean()) for part in PARTS}
     return Baseline(
         source="measured",
         workers=workers,
+        pixels=pixels,
         measured_at=measured_at,
         origin=origin,
         step_seconds=sum(parts.values()),

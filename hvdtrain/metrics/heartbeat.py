@@ -21,15 +21,16 @@ class Heartbeat:
     def __init__(self, path: Path, text: str, *, beat_seconds: float = BEAT_SECONDS) -> None:
         """
         Args:
-            path: see `targets.file`; written at once, its folder made.
+            path: see `targets.file`; written at once, its folder made. Where that fails, the log says so, and it is
+                tried again at each beat: a run need not be watched.
             text: its content, see `targets.text`.
-
-        Raises:
-            OSError: it cannot be written now. Later trouble is logged, and tried again.
         """
         self._path, self._text, self._beat_seconds = path, text, beat_seconds
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
+        try:
+            _make_as_its_parent(path.parent)
+            write_whole(path, text)
+        except OSError as error:
+            logger.warning("Prometheus does not find this run: %s cannot be written: %s", path, error.strerror)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
         self._thread.start()
@@ -65,3 +66,10 @@ class Heartbeat:
             write_whole(self._path, self._text)
         for path in targets.sweep(self._path.parent):
             logger.debug("removed %s: its run is dead", path)
+
+
+def _make_as_its_parent(folder: Path) -> None:
+    """Who may make run directories in the folder around may tell of them here."""
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(folder.parent.stat().st_mode & 0o7777)

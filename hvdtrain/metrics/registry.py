@@ -39,7 +39,7 @@ class RunMetrics:
     efficiency = Series(
         Gauge,
         "hvdtrain_scaling_efficiency_ratio",
-        "Speed of a worker over its speed in the baseline, with the same batch",
+        "Speed of a worker over its speed in the baseline, with the same batch; last 10 reports",
         labels=AGAINST,
     )
     efficiency_low = Series(
@@ -108,11 +108,15 @@ class Metrics:
     part = Series(
         Counter,
         "hvdtrain_step_part_seconds",
-        "Time of this worker's steps, by what it went to",
+        "Time of this worker's steps, by what it went to; straggler: waiting for the last one, whatever held that up",
         labels=("part",),
         values=PARTS,
     )
-    allreduces = Series(Counter, "hvdtrain_allreduces", "Sums of gradients over all workers")
+    allreduces = Series(
+        Counter,
+        "hvdtrain_allreduces",
+        "Sums of gradient buckets over all workers; 0 with Horovod's own fusion, as the next two",
+    )
     payload_bytes = Series(Counter, "hvdtrain_allreduce_payload_bytes", "Size of the gradients summed")
     wire_bytes = Series(
         Counter, "hvdtrain_allreduce_wire_bytes", "What a worker of k sends for them in a ring: 2(k-1)/k of the payload"

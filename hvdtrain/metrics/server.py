@@ -97,7 +97,8 @@ class Server(ThreadingMixIn, WSGIServer):
         self._end_before(time.monotonic() - self._deadline_seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        logger.debug("metrics: the connection of %s failed: %r", client_address, sys.exc_info()[1])
+        error = repr(sys.exc_info()[1])  # as text: who keeps the record would keep the connection with it
+        logger.debug("metrics: the connection of %s failed: %s", client_address, error)
 
     def _end_before(self, moment: float) -> None:
         with self._lock:

@@ -1,7 +1,8 @@
 """Where Prometheus finds the workers of a run: a file for its file_sd_configs, there while the run lives.
 
-A run that is killed cannot remove its file, so a living one touches its own every 15 seconds (heartbeat.py), and others
-remove what was not touched for a minute. Ages are told by the file system's clock alone, for hosts' clocks differ.
+A run that is killed cannot remove its file, so a living one touches its own every 15 seconds (heartbeat.py). One that
+was not touched for a minute is of a dead run, and ten minutes later others remove it: until then Prometheus sees that
+its workers are down. Ages are told by the file system's clock alone, for hosts' clocks differ.
 """
 
 import ipaddress
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 STALE_SECONDS = 60.0
+SWEPT_SECONDS = 660.0
 
 
 def file(run_dir: Path) -> Path:
@@ -23,7 +25,8 @@ def file(run_dir: Path) -> Path:
     >>> file(Path("/runs/r50"))
     PosixPath('/runs/.targets/r50.json')
     """
-    return run_dir.parent / ".targets" / f"{run_dir.name}.json"
+    whole = run_dir.absolute()
+    return whole.parent / ".targets" / f"{whole.name}.json"
 
 
 def advertised_host(address: str) -> str:
@@ -51,15 +54,6 @@ def text(run: str, endpoints: Sequence[str], scheme: str = "http") -> str:
     return json.dumps(groups, indent=2) + "\n"
 
 
-def stale(touched: float, now: float) -> bool:
-    """Whether a file last touched at `touched` is of a run that no longer lives; seconds of one clock.
-
-    >>> stale(100.0, 160.0), stale(100.0, 160.5), stale(100.0, 90.0)
-    (False, True, False)
-    """
-    return now - touched > STALE_SECONDS
-
-
 def alive(path: Path) -> bool:
     """Whether the run whose targets file `path` is, or was, lives. Where nothing can be written there, this host's
     clock has to tell the age."""
@@ -68,13 +62,13 @@ def alive(path: Path) -> bool:
     except OSError:
         now = time.time()
     try:
-        return not stale(_touched(path), now)
+        return now - _touched(path) <= STALE_SECONDS
     except OSError:
         return False
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove the files of dead runs, `folder`/*.json, and say which; what is in the way is left there."""
+    """Remove the files of runs long dead, `folder`/*.json, and say which; what is in the way is left there."""
     try:
         now, files = _now(folder), list(folder.glob("*.json"))
     except OSError:
@@ -82,7 +76,7 @@ def sweep(folder: Path) -> list[Path]:
     swept = []
     for path in files:
         with suppress(OSError):  # gone meanwhile, or another user's
-            if stale(_touched(path), now):
+            if now - _touched(path) > SWEPT_SECONDS:
                 path.unlink()  # a run that has gone on in it since the line above writes it again at its next beat
                 swept.append(path)
     return swept

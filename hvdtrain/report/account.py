@@ -100,7 +100,7 @@ def _efficiency(run: Run, windows: Sequence[Window]) -> tuple[Efficiency | None,
     """Against the baseline that each window had. Those of several starts are averaged by the time of their steps."""
     groups: dict[int, list[Window]] = {}
     for window in windows:
-        if window.parts and window.start in run.baselines:
+        if window.parts and window.efficiency and window.start in run.baselines:  # a run may drop its baseline
             groups.setdefault(window.start, []).append(window)
     if not groups:
         return None, []

@@ -83,6 +83,7 @@ def _baseline(record: Record) -> Baseline:
     return Baseline(
         source="measured" if measured else "stored",
         workers=count(record, "workers", 1),
+        pixels=count(record, "pixels"),
         measured_at=number(record, "measured_at"),
         origin=text(record, "origin"),
         step_seconds=number(record, "step_seconds"),

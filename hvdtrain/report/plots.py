@@ -131,7 +131,7 @@ def losses(study: Study) -> bytes:
     if account.efficiency:
         names: Sequence[str] = ("efficiency", *CAUSES)
         means = (account.efficiency.ratio, *(account.efficiency.losses[cause] for cause in CAUSES))
-        windows = [window for window in windows if window.start in run.baselines]
+        windows = [window for window in windows if window.efficiency and window.start in run.baselines]
         times, shares = _profile(windows, clock, lambda group: _efficiency(run, group))
     else:
         names = ("compute", *(part for part in PARTS if part != "compute"))

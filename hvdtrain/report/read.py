@@ -95,7 +95,7 @@ def _state(folder: Path, end: End | None) -> tuple[State, float]:
     """Ended as its events say; else alive while it touches its targets file."""
     if end:
         return State.FINISHED, end.time
-    touched = targets.file(folder)
+    touched = targets.file(folder.resolve())
     heard = max(path.stat().st_mtime for path in (touched, folder / "events.jsonl") if path.exists())
     return (State.RUNNING if targets.alive(touched) else State.KILLED), heard
 

@@ -136,10 +136,11 @@ def _warnings(run: Run, now: float) -> list[str]:
     if run.state is State.KILLED:
         ago = duration(now - run.heard)
         found.append(f"it was killed, or ended by an error, and last showed life {ago} ago: see {run.folder}/logs")
-    age = now - run.windows[-1].time if run.windows else 0.0
-    if run.state is State.RUNNING and age > max(STALLED_AFTER * _every(run), STALLED_SECONDS):
-        usual = duration(_every(run))
-        found.append(f"no report for {duration(age)}, one came every {usual}: it evaluates, saves or hangs")
+    age = now - (run.windows[-1].time if run.windows else run.start.time)
+    every = _every(run)
+    usually = f", one came every {duration(every)}" if math.isfinite(every) else ""
+    if run.state is State.RUNNING and age > max(STALLED_AFTER * every if usually else 0, STALLED_SECONDS):
+        found.append(f"no report for {duration(age)}{usually}: it evaluates, saves or hangs")
     if run.windows and not math.isfinite(run.windows[-1].loss):
         found.append(f"the loss is not finite at step {run.step:,}")
     if run.quarantined:

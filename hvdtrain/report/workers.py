@@ -1,5 +1,6 @@
 """Input, contention, stragglers and the rest: losses that arise on the workers themselves."""
 
+import math
 from collections.abc import Iterator
 
 from hvdtrain.report.evidence import Case, Ground, Spread, listed
@@ -19,7 +20,7 @@ def inputs(case: Case) -> Ground:
     if not few:
         least = f"{milliseconds(wait.smallest)} to " if case.workers > 1 else ""
         who = "every rank" if case.workers > 1 else "the worker"
-        waits = f"{who} waits {least}{milliseconds(wait.largest)} a step: pictures come slower than they are used"
+        waits = f"{who} waits {least}{milliseconds(wait.largest)} a step for a batch{_alone_it_waits(case)}"
         return Ground([waits, _source(case)], list(_faster_input(case)))
     who = listed([case.place(rank) for rank in few])
     waits = f"{who} wait{'s' * (len(few) == 1)} {milliseconds(wait.largest)} a step for a batch"
@@ -31,6 +32,10 @@ def inputs(case: Case) -> Ground:
         ],
         [f"look at the storage, the page cache and the neighbours of {where}", *_nearer_input(case)],
     )
+
+
+def _alone_it_waits(case: Case) -> str:
+    return f", alone {milliseconds(case.baseline.parts['input'])}" if case.baseline else ""
 
 
 def _source(case: Case) -> str:
@@ -80,8 +85,8 @@ def contention(case: Case) -> Ground:
     else:
         with_others, with_sums = baseline.together - alone, now - baseline.together
         evidence += [
-            f"{milliseconds(max(with_others, 0))} come when all compute at once: cores, caches, memory or power",
-            f"{milliseconds(max(with_sums, 0))} come with communication, or with what else ran here since",
+            f"all at once without communication took {milliseconds(baseline.together)} then: what is above computing "
+            "alone is cores, caches, memory or power shared, the rest communication or what else ran here since",
         ]
     evidence.append(_crowd(case))
     return Ground(evidence, list(_less_contention(case, by_sums=with_sums > with_others)))
@@ -118,12 +123,11 @@ def straggler(case: Case) -> Ground:
     rank = compute.rank
     if compute.excess(rank) < ONE_RANKS * case.seconds:
         often, times = next(iter(slowest.items()))
-        most = f"{case.place(often)} most often, in {percent(times)} of the reports"
         mean = milliseconds(compute.excess(rank))
         return Ground(
             [
-                f"no rank is always the slowest: {most}",
-                f"none computes more than {mean} longer on average: jitter, no slow place",
+                f"{case.place(often)} is the slowest in {percent(times)} of the reports",
+                f"but none computes more than {mean} longer on average: jitter of all, no slow place",
             ],
             ["cores that nothing else uses: more of them per worker, and fewer --data.threads"],
         )
@@ -156,8 +160,10 @@ def _alone(case: Case, rank: int) -> Iterator[str]:
     ranks = case.baseline.ranks if case.baseline else None
     if not ranks or rank >= len(ranks) or len(ranks) < 2:
         return
-    median = sorted(ranks)[(len(ranks) - 1) // 2]
-    more = ranks[rank] - median
+    told = sorted(filter(math.isfinite, ranks))  # on a crowded node not all had a turn
+    more = ranks[rank] - told[(len(told) - 1) // 2] if told else math.nan
+    if math.isnan(more):
+        return
     if more > case.seconds / 2:
         yield f"alone its step takes {milliseconds(more)} longer than others' too: the machine itself"
     else:
@@ -171,5 +177,5 @@ def rest(case: Case) -> Ground:
     if run.trace_images:
         advice.append("--run.trace_images false")
     if run.report_every < OFTEN_REPORTED:
-        advice.append(f"--run.report_every {2 * OFTEN_REPORTED}, each report costs two small allreduces")
+        advice.append(f"--run.report_every {2 * OFTEN_REPORTED}, each report costs two small collectives")
     return Ground(["metrics, reports and Python between the lines, on the worker that is ready last"], advice)

@@ -16,46 +16,49 @@ import torch
 from numpy.typing import NDArray
 
 from hvdtrain.checkpoint import store
-from hvdtrain.data.loader import Batch
 from hvdtrain.distributed import threads
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.reducer import LocalReducer
+from hvdtrain.log import logger
 from hvdtrain.metrics.breakdown import breakdown, lower_median
 from hvdtrain.metrics.efficiency import Baseline, mean
+from hvdtrain.metrics.health import Pulse
 from hvdtrain.train.build import Parts
 from hvdtrain.train.clock import COLUMNS
 from hvdtrain.train.loop import take_step
 from hvdtrain.train.state import TrainState
 
 SLOW = 1.1  # a worker that alone takes so much longer than the typical one is a straggler, and no baseline
+TURNS = 8  # on a node at most: more of its workers would tell the same, and take their time
 SUMS = 5  # of the gradients, the first of which is not timed
 
 
-def measure(parts: Parts, comm: Comm, *, steps: int, untimed: int) -> Baseline:
+def measure(parts: Parts, comm: Comm, pulse: Pulse, *, steps: int, untimed: int) -> Baseline:
     """Collective.
 
     Args:
         steps: timed ones of each worker alone, and again of all at once.
-        untimed: before them in each turn: a decoder that rested has batches in store, which are not its pace.
+        untimed: before them, until the decoder is at its pace.
     """
     with _unchanged(parts.state), parts.reducer.silent():
-        batches = parts.data.training(parts.state.images_seen)
-        first = _table(comm, _steps(parts, comm, batches, untimed), "first")
-        pace = float(first[:, -1, -1].max())  # the very first steps are slow everywhere
-        own = _in_turn(parts, comm, batches, untimed + steps, pace)[untimed:]
-        at_once = _steps(parts, comm, batches, untimed + steps)[untimed:]
+        first = _table(comm, _steps(parts, comm, untimed), "first")
+        pace = float(lower_median(first[:, -1, -1]))  # the very first steps are slow everywhere
+        own = _in_turn(parts, comm, pulse, untimed + steps, pace)[untimed:]
+        at_once = _steps(parts, comm, untimed + steps)[untimed:]
     alone = _table(comm, own, "alone")
-    seconds = alone[:, :, -1].mean(1)
-    sound = alone[seconds <= SLOW * lower_median(seconds)].reshape(1, -1, len(COLUMNS))
-    step = breakdown(sound)
+    seconds = alone[:, :, -1].mean(1)  # NaN of those that had no turn
+    sound = seconds <= SLOW * lower_median(seconds[~np.isnan(seconds)])
+    step = breakdown(alone[sound].reshape(1, -1, len(COLUMNS)))
+    samples = step.step_seconds if sound.sum() < steps else seconds[sound]
     return Baseline(
         source="measured",
         workers=1,
+        pixels=parts.data.pixels(parts.state.images_seen),
         measured_at=time.time(),
         origin="one worker alone, before this run's first step",
         step_seconds=float(step.step_seconds.mean()),
-        standard_error=mean(step.step_seconds.tolist()).error,
-        samples=step.steps,
+        standard_error=mean(samples.tolist()).error,
+        samples=len(samples),
         parts=step.parts,
         ranks=seconds.tolist(),
         together=breakdown(_table(comm, at_once, "at once")).parts["compute"],
@@ -63,16 +66,20 @@ def measure(parts: Parts, comm: Comm, *, steps: int, untimed: int) -> Baseline:
     )
 
 
-def _in_turn(
-    parts: Parts, comm: Comm, batches: Iterator[Batch], count: int, step_seconds: float
-) -> NDArray[np.float64]:
-    """This worker's steps, taken while the others of its node sleep for about as long."""
-    own = np.zeros(0)
-    for turn in range(1 + max(comm.gather(comm.local_rank, "turns"))):
+def _in_turn(parts: Parts, comm: Comm, pulse: Pulse, count: int, step_seconds: float) -> NDArray[np.float64]:
+    """This worker's steps, taken while the others of its node sleep for about as long; NaN of one that has no turn."""
+    own = np.full((count, len(COLUMNS)), np.nan)
+    turns = min(TURNS, 1 + max(comm.gather(comm.local_rank, "turns")))
+    if comm.rank == 0:
+        logger.info(
+            "measuring one worker alone, %d on a node in turn: about %.0f s", turns, turns * count * step_seconds
+        )
+    for turn in range(turns):
+        pulse.beat()
         comm.meet("turn")
         if turn == comm.local_rank:
             with threads.aside(comm.threads):
-                own = _steps(parts, comm, batches, count)
+                own = _steps(parts, comm, count)
         else:  # to wait for the others in a collective would keep Horovod's threads busy, on every core
             with threads.aside(threads.mine()):
                 time.sleep(count * step_seconds)
@@ -80,9 +87,9 @@ def _in_turn(
     return own
 
 
-def _steps(parts: Parts, comm: Comm, batches: Iterator[Batch], count: int) -> NDArray[np.float64]:
-    """(count, 4) seconds, see StepClock.take."""
-    alone = LocalReducer(parts.state.model)
+def _steps(parts: Parts, comm: Comm, count: int) -> NDArray[np.float64]:
+    """(count, 4) seconds, see StepClock.take. The images are read anew: a decoder that rested has batches in store."""
+    alone, batches = LocalReducer(parts.state.model), parts.data.training(parts.state.images_seen)
     parts.clock.restart()
     for _ in range(count):
         take_step(parts, comm, batches, alone, lr=parts.schedule(parts.epoch))
@@ -98,7 +105,8 @@ def _sum_alone(parts: Parts, comm: Comm) -> float:
         began = time.perf_counter()
         parts.reducer.wait()
         seconds.append(time.perf_counter() - began)
-    return float(np.median(comm.table(np.array(seconds[1:]), "sums").max(0)))
+    by_rank = comm.table(np.array(seconds[1:]), "sums")
+    return float(np.median(by_rank.min(0)))  # the last one to begin had nobody to wait for
 
 
 def _table(comm: Comm, own: NDArray[np.float64], name: str) -> NDArray[np.float64]:
@@ -109,11 +117,11 @@ def _table(comm: Comm, own: NDArray[np.float64], name: str) -> NDArray[np.float6
 @contextmanager
 def _unchanged(state: TrainState) -> Iterator[None]:
     """Within, steps may be taken that nobody will know of."""
-    kept, device = io.BytesIO(), next(state.model.parameters()).device
+    kept = io.BytesIO()
     torch.save(state.tensors(), kept)  # in the host's memory, for the device may have none to spare
     overflown, generators = state.overflown, _generators()
     yield
-    state.load(store.tensors(kept.getvalue(), device), images_seen=state.images_seen, step=state.step)
+    state.load(store.tensors(kept.getvalue(), torch.device("cpu")), images_seen=state.images_seen, step=state.step)
     state.overflown = overflown
     _restore(generators)
 

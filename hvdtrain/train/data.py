@@ -107,15 +107,18 @@ class Data:
             return mixed(pictures, Mixing(data.mixup, data.cutmix, seed))
         return pictures
 
+    def pixels(self, images_seen: int) -> int:
+        """Of a side of the training pictures of the step that begins there."""
+        sizes = self._config.data.train_sizes or ((0, self._config.data.image_size),)
+        return [pixels for epoch, pixels in sizes if epoch <= images_seen / len(self.train)][-1]
+
     def _growing(self, plans: Iterator[Plan], images_seen: int) -> Iterator[Batch]:
         """Batches of progressive resizing: a new decoder where the size changes, which costs about a second."""
-        source, sizes = self.sources["train"], self._config.data.train_sizes
-        global_batch = recipe.global_batch(self._config, self._comm.size)
+        source, global_batch = self.sources["train"], recipe.global_batch(self._config, self._comm.size)
 
         def size(plan: Plan) -> int:
             place = plan.images_seen - self._config.data.batch_size * self._comm.size  # where its micro-batch begins
-            step = place - (place - images_seen) % global_batch  # all of a step have one size
-            return [pixels for epoch, pixels in sizes if epoch <= step / len(self.train)][-1]
+            return self.pixels(place - (place - images_seen) % global_batch)  # all of a step have one size
 
         for pixels, phase in groupby(plans, size):
             source.decoder = self._decoders["train"](source.storage.by_name, pixels)

@@ -12,14 +12,22 @@ from hvdtrain.config.schema import Config
 from hvdtrain.distributed import ring
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
-from hvdtrain.provenance import processor, revision
+from hvdtrain.provenance import processor
+from hvdtrain.train.data import Machine
 
 # Variables of these families decide how a run behaves.
 FAMILIES = ("HOROVOD_", "OMPI_MCA_", "NCCL_", "OMP_", "MKL_", "CUDA_", "SLURM_", "UCX_")
 
 
 def describe(
-    comm: Comm, device: torch.device, *, threads: int, tuning: Tuning, bucket_bytes: list[int], endpoint: str
+    comm: Comm,
+    device: torch.device,
+    *,
+    threads: int,
+    tuning: Tuning,
+    bucket_bytes: list[int],
+    endpoint: str,
+    commit: str,
 ) -> dict[str, Any]:
     """Versions, settings in force, the allreduce algorithm really chosen, and every worker's place. Collective.
 
@@ -40,7 +48,7 @@ def describe(
     return {
         "command": sys.argv,
         "hvdtrain": __version__,
-        "commit": revision(),
+        "commit": commit,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -72,20 +80,29 @@ def run_info(config: Config, *, world_size: int, global_batch: int, commit: str)
     }
 
 
-def setting(config: Config, device: torch.device, *, threads: int, micro_batches: int) -> dict[str, Any]:
-    """All that decides how long a step of one worker takes: under equal ones, speeds may be compared."""
+def setting(config: Config, machine: Machine, *, threads: int, micro_batches: int, images: str) -> dict[str, Any]:
+    """What decides how long a step takes, but for the size of pictures and the nodes: under equal ones, speeds may be
+    compared.
+
+    Args:
+        threads: that compute.
+        images: digest of the training images.
+    """
     data = config.data
     return {
         "model": config.model.name,
         "network": config.model.model_dump(include={"norm", "compile", "channels_last"}),
         "batch_size": data.batch_size,
         "micro_batches": micro_batches,
-        "pictures": data.model_dump(mode="json", include={"source", "image_size", "train_sizes", "decoder", "device"}),
+        "images": images,
+        "input": data.model_dump(mode="json", include={"source", "decoder", "device", "prefetch", "stage"}),
+        "decoding_threads": data.threads or machine.threads,
         "mixing": bool(data.mixup or data.cutmix),
         "average": bool(config.train.ema_decay),
         "optimizer": config.optim.name,
         "precision": config.precision,
-        "device": device_name(device),
+        "distributed": config.distributed.model_dump(),
+        "device": device_name(machine.device),
         "threads": threads,
         "torch": torch.__version__,
         "hvdtrain": __version__,

@@ -14,6 +14,7 @@ from hvdtrain.train.clock import COLUMNS, StepClock
 from hvdtrain.train.micro_batches import MicroBatches
 
 LIVE_WINDOWS = 10  # reports over which the efficiency is taken: long enough for an interval, short enough to be live
+WARM_UP = 2  # reports of a process whose steps are no measure of its speed
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Report:
     loss: float  # mean per image
     images_per_second: float
     breakdown: Breakdown
-    efficiency: Efficiency | None  # of the last LIVE_WINDOWS reports
+    efficiency: Efficiency | None  # of the last LIVE_WINDOWS reports; None while there is none
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Meters:
     clock: StepClock
     baseline: Baseline | None = None
     windows: deque[Breakdown] = field(default_factory=lambda: deque(maxlen=LIVE_WINDOWS))
-    """The last LIVE_WINDOWS reports' steps."""
+    """The last LIVE_WINDOWS reports' steps, all with pictures of one size; the first WARM_UP of a process left out."""
+    warming_up: int = WARM_UP
     loss_sum: torch.Tensor | None = None
     images: int = 0
     pixels: int = 0  # height of the pictures of the last step
@@ -40,20 +42,21 @@ class Meters:
 
     @property
     def images_per_second(self) -> float:
-        """Of all workers since the run began."""
-        return self.all_images / self.all_seconds
+        """Of all workers since the run began; 0 before the first report."""
+        return self.all_images / self.all_seconds if self.all_seconds else 0.0
 
     @property
     def efficiency(self) -> Efficiency | None:
-        """Of `windows`; None without a baseline."""
-        return weak(self.windows, self.baseline) if self.baseline else None
+        """Of `windows`; None without any, and without a baseline of pictures of this size."""
+        if self.baseline is None or self.baseline.pixels != self.pixels or not self.windows:
+            return None
+        return weak(self.windows, self.baseline)
 
     def add(self, loss: torch.Tensor, step: MicroBatches) -> None:
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
         self.images += step.images
-        if step.pixels:
-            if self.pixels and step.pixels != self.pixels:
-                self.baseline = None  # which was measured with pictures of another size
+        if step.pixels and step.pixels != self.pixels:
+            self.windows.clear()
             self.pixels = step.pixels
 
     def report(self, comm: Comm) -> Report:
@@ -64,7 +67,10 @@ class Meters:
         loss, images = table[:, :2].sum(0).tolist()
         window = breakdown(table[:, 2:].reshape(comm.size, -1, len(COLUMNS)))
         seconds = float(window.step_seconds.sum())
-        self.windows.append(window)
+        if self.warming_up:
+            self.warming_up -= 1
+        else:
+            self.windows.append(window)
         self.all_images += images
         self.all_seconds += seconds
         return Report(

@@ -25,9 +25,12 @@ from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.loop import Cadence, evaluate_and_record, train
 from hvdtrain.train.meters import Meters
 from hvdtrain.train.progress import duration
+from hvdtrain.train.record import Record
 from hvdtrain.train.state import TrainState
 from hvdtrain.train.trace import forget_after
 from hvdtrain.train.watch import watched
+
+FEWEST_WINDOWS = 5  # of reports, for a speed that others are compared with
 
 
 def run(config: Config, topology: Topology) -> None:
@@ -67,8 +70,10 @@ def run(config: Config, topology: Topology) -> None:
             batch=config.data.batch_size,
             total_images=parts.total_images,
         )
-        setting = environment.setting(config, device, threads=threads, micro_batches=parts.micro_batches)
-        meters = Meters(parts.clock, _baseline(config, comm, parts, setting))
+        setting = environment.setting(
+            config, machine, threads=threads, micro_batches=parts.micro_batches, images=parts.data.train.digest
+        )
+        meters = Meters(parts.clock, _baseline(config, comm, parts, record, setting))
         if meters.baseline:
             record.compared(parts.state, meters.baseline, images=parts.objective.global_batch // comm.size)
         train(parts, comm, meters, record, _cadence(config), _saving(config, parts) if first else None)
@@ -160,15 +165,17 @@ def _saving(config: Config, parts: Parts) -> Callable[[TrainState], Path]:
     return save
 
 
-def _baseline(config: Config, comm: Comm, parts: Parts, setting: dict[str, Any]) -> Baseline | None:
+def _baseline(config: Config, comm: Comm, parts: Parts, record: Record, setting: dict[str, Any]) -> Baseline | None:
     """What efficiency is measured against; None where there is nothing, and then there is no efficiency."""
     chosen = config.metrics
-    if chosen.baseline == "measured" and comm.size > 1:
-        return baseline.measure(parts, comm, steps=chosen.baseline_steps, untimed=config.data.prefetch + 1)
+    if chosen.baseline == "measured" and comm.size > 1 and not parts.over:
+        untimed = config.data.prefetch + 1
+        return baseline.measure(parts, comm, record.pulse, steps=chosen.baseline_steps, untimed=untimed)
     found = None
     if chosen.baseline == "stored" and comm.rank == 0:
         folder = chosen.baselines_dir.expanduser()
-        found = baselines.load(folder, setting, chosen.baseline_workers)
+        pixels = parts.data.pixels(parts.state.images_seen)
+        found = baselines.load(folder, setting, workers=chosen.baseline_workers, pixels=pixels)
         if found is None:
             wanted = f"{chosen.baseline_workers} worker{'s' * (chosen.baseline_workers > 1)} under these settings"
             logger.warning("no scaling efficiency: %s has no speed of %s; a finished run leaves one", folder, wanted)
@@ -177,12 +184,19 @@ def _baseline(config: Config, comm: Comm, parts: Parts, setting: dict[str, Any])
 
 def _keep_speeds(config: Config, meters: Meters, setting: dict[str, Any], *, workers: int) -> None:
     """For later runs to compare theirs with: how fast this one was at its end, and what it was itself compared with."""
-    end = f"the end of run {config.run_name}"
-    speeds = [speed(meters.windows, workers=workers, measured_at=time.time(), origin=end)]
+    speeds = []
+    if len(meters.windows) >= FEWEST_WINDOWS:
+        end = f"the end of run {config.run_name}"
+        now = time.time()
+        speeds.append(speed(meters.windows, workers=workers, pixels=meters.pixels, measured_at=now, origin=end))
     if meters.baseline and meters.baseline.source == "measured":
         speeds.append(replace(meters.baseline, origin=f"one worker alone, before the first step of {config.run_name}"))
-    for kept in speeds:
-        baselines.save(config.metrics.baselines_dir.expanduser(), setting, kept)
+    folder = config.metrics.baselines_dir.expanduser()
+    try:
+        for kept in speeds:
+            baselines.save(folder, setting, kept)
+    except OSError as error:  # no reason to fail a run that is done
+        logger.warning("this run's speed is not kept in %s: %s", folder, error.strerror)
 
 
 def _announce(config: Config, parts: Parts, *, world_size: int, place: str, environment: dict[str, Any]) -> None:
@@ -205,9 +219,9 @@ def _announce(config: Config, parts: Parts, *, world_size: int, place: str, envi
 
 
 def _summary(
-    result: Evaluation | None, meters: Meters, workers: int, seconds: float, folder: Path, endpoints: list[str]
+    result: Evaluation | None, meters: Meters, workers: int, seconds: float, folder: Path, addresses: list[str]
 ) -> str:
-    shown = ", ".join(f"http://{endpoint}/metrics" for endpoint in endpoints[:4])
+    shown = ", ".join(addresses[:4])
     lines = [""]
     if result:
         lines.append(f"top-1       {100 * result.top1:.2f} % of {result.images} validation images")
@@ -217,6 +231,6 @@ def _summary(
     lines += [
         f"took        {duration(seconds)}",
         f"run         {folder}; what cost how much: hvdtrain report {folder}",
-        f"metrics     were at {shown}{' …' if len(endpoints) > 4 else ''}",
+        f"metrics     were at {shown}{' …' if len(addresses) > 4 else ''}",
     ]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from hvdtrain.config.load import to_yaml
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
-from hvdtrain.events import EventLog
+from hvdtrain.events import EventLog, Tail, records
 from hvdtrain.files import pretty_json, write_whole
 from hvdtrain.metrics import targets
 from hvdtrain.metrics.exporter import Exporter
@@ -32,11 +32,7 @@ from hvdtrain.train.trace import Trace
 class Watched:
     record: Record
     environment: dict[str, Any]  # as in environment.json
-
-    @property
-    def addresses(self) -> list[str]:
-        """Host and port of the metrics, by rank."""
-        return [worker["metrics"] for worker in self.environment["workers"]]
+    addresses: list[str]  # of the metrics, by rank
 
 
 @contextmanager
@@ -69,12 +65,10 @@ def watched(
             tuning=tuning,
             bucket_bytes=parts.reducer.sizes,
             endpoint=f"{targets.advertised_host(config.metrics.address)}:{exporter.port}",
+            commit=commit,
         )
-        environment |= {
-            "commit": commit,
-            "images": {part: source.index.digest for part, source in parts.data.sources.items()},
-        }
-        seen = Watched(record, environment)
+        environment["images"] = {part: source.index.digest for part, source in parts.data.sources.items()}
+        endpoints = [worker["metrics"] for worker in environment["workers"]]
         if config.run.trace_images:
             record.trace = Trace(config.run_dir / "images", comm.rank, parts.data.train)
         if metrics.run:
@@ -85,7 +79,7 @@ def watched(
             metrics.run.largest_bucket.set(max(parts.reducer.sizes, default=0))
             write_whole(config.run_dir / "config.yaml", to_yaml(config))
             write_whole(config.run_dir / "environment.json", pretty_json(environment))
-            text = targets.text(config.run_name, seen.addresses, exporter.scheme)
+            text = targets.text(config.run_name, endpoints, exporter.scheme)
             until_the_end.enter_context(Heartbeat(targets.file(config.run_dir), text))
             record.events = EventLog(config.run_dir / "events.jsonl")
             record.display = until_the_end.enter_context(
@@ -95,7 +89,7 @@ def watched(
                     plain_every_seconds=config.run.console_seconds,
                 )
             )
-        yield seen
+        yield Watched(record, environment, [f"{exporter.scheme}://{endpoint}/metrics" for endpoint in endpoints])
 
 
 def _exporter(config: Config, comm: Comm, metrics: Metrics, pulse: Pulse) -> Exporter:
@@ -111,5 +105,5 @@ def _exporter(config: Config, comm: Comm, metrics: Metrics, pulse: Pulse) -> Exp
 
 def _starts(events: Path) -> int:
     """How often the run was started before."""
-    lines = events.read_text().splitlines() if events.exists() else []
-    return sum('"event": "start"' in line or '"event": "resume"' in line for line in lines)
+    before = records(Tail(events).lines(), last_reports=0) if events.exists() else ()
+    return sum(record is not None and record["event"] in ("start", "resume") for record in before)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ class Network:
 
     runs: Path
     data: Path
+    jobs: list[Job] = field(default_factory=list)
 
     def launch(self, *options: str, name: str) -> Job:
         """`hvdtrain train` by mpirun, one worker on each."""
@@ -42,7 +43,8 @@ class Network:
             text=True,
             env={**os.environ, **variables},
         )
-        return Job(self.runs / name, process)
+        self.jobs.append(Job(self.runs / name, process))
+        return self.jobs[-1]
 
     def throttle(self, megabits: int | None) -> None:
         """Let each host send so many Mbit/s, or as many as it can."""
@@ -57,11 +59,15 @@ class Network:
 
 @pytest.fixture
 def network(digits: Path, tmp_path: Path) -> Iterator[Network]:
-    subprocess.run([HOSTS, "up", tmp_path / "hosts", "2"], check=True)
+    network = Network(tmp_path, digits)
     try:
+        subprocess.run([HOSTS, "up", tmp_path / "hosts", "2"], check=True)
         _until(lambda: subprocess.run([HOSTS, "on", "h1", "ssh", "h2", "true"], capture_output=True).returncode == 0)
-        yield Network(tmp_path, digits)
+        yield network
     finally:
+        for job in network.jobs:
+            job.process.kill()
+            job.process.wait()
         subprocess.run([HOSTS, "down", tmp_path / "hosts"], check=True)
 
 

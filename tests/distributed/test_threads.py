@@ -58,3 +58,13 @@ def test_a_thread_that_has_ended_is_no_trouble() -> None:
         pass
     with threads.aside({thread}):
         pass
+
+
+def test_a_thread_born_meanwhile_is_not_left_aside() -> None:
+    cores = os.sched_getaffinity(0)
+    with threads.aside(threads.mine()):
+        child = other()
+        born = child.__enter__()
+        assert os.sched_getaffinity(born) == {max(cores)}
+    assert os.sched_getaffinity(born) == cores
+    child.__exit__(None, None, None)

@@ -16,6 +16,7 @@ from hvdtrain.metrics.efficiency import CAUSES, Baseline, mean, speed, student, 
 ALONE = Baseline(
     source="measured",
     workers=1,
+    pixels=32,
     measured_at=1.0,
     origin="a test",
     step_seconds=0.1,
@@ -114,7 +115,7 @@ def test_the_mean_of_one_value_has_no_error() -> None:
 
 def test_a_runs_speed_is_a_baseline_for_the_next() -> None:
     windows = [window(communication=0.02), window(communication=0.03)]
-    eight = speed(windows, workers=8, measured_at=7.0, origin="run r")
+    eight = speed(windows, workers=8, pixels=32, measured_at=7.0, origin="run r")
     assert (eight.workers, eight.measured_at, eight.origin) == (8, 7.0, "run r")
     assert eight.step_seconds == pytest.approx(0.125) == pytest.approx(sum(eight.parts.values()))
     found = weak([window(communication=0.05)], eight)
@@ -134,3 +135,12 @@ def test_a_runs_speed_is_a_baseline_for_the_next() -> None:
 def test_it_is_never_told_without_its_baseline(changes: dict[str, Any], text: str) -> None:
     found = replace(weak([window(communication=0.025)], ALONE), low=0.78, high=0.82)
     assert str(replace(found, **changes)) == text
+
+
+def test_a_window_much_shorter_than_the_others_is_no_sample_of_its_own() -> None:
+    """As the last one of a run may be; its steps count all the same."""
+    windows = [window(20, compute=c) for c in (0.1, 0.11, 0.12)]
+    short = [*windows, window(1, compute=0.5)]
+    spread = [found.high - found.low for found in (weak(windows, ALONE), weak(short, ALONE))]
+    assert spread[1] == pytest.approx(spread[0], rel=0.2)
+    assert weak(short, ALONE).ratio < weak(windows, ALONE).ratio

@@ -14,7 +14,7 @@ import pytest
 
 from hvdtrain.metrics import targets
 from hvdtrain.metrics.heartbeat import BEAT_SECONDS, Heartbeat
-from hvdtrain.metrics.targets import STALE_SECONDS
+from hvdtrain.metrics.targets import STALE_SECONDS, SWEPT_SECONDS
 
 TEXT = targets.text("r", ["a:9470"])
 OTHER = targets.text("r", ["b:9470"])
@@ -101,13 +101,12 @@ def test_it_is_written_again_by_a_run_that_was_taken_for_dead(path: Path) -> Non
 
 def test_a_run_whose_folder_is_gone_goes_on_and_ends_without_an_error(path: Path) -> None:
     with beating(path):
-        path.unlink()
-        path.parent.rmdir()
+        away = path.parent.rename(path.parent.with_name("away"))
         time.sleep(0.1)
-        path.parent.mkdir()
+        away.rename(path.parent)
+        path.unlink(missing_ok=True)
         wait_until(path.exists)
-        path.unlink()
-        path.parent.rmdir()
+        path.parent.rename(away)
 
 
 def test_a_killed_runs_file_expires_and_a_living_run_removes_it(path: Path, tmp_path: Path) -> None:
@@ -117,6 +116,10 @@ def test_a_killed_runs_file_expires_and_a_living_run_removes_it(path: Path, tmp_
         time.sleep(0.1)
         assert dead.read_text() == OTHER
         age(dead, STALE_SECONDS + 20)
+        assert not targets.alive(dead)
+        time.sleep(0.1)
+        assert dead.exists()  # for Prometheus to see that its workers are down
+        age(dead, SWEPT_SECONDS)
         wait_until(lambda: not dead.exists())
         assert path.read_text() == TEXT
         assert dead.parent.exists()
@@ -160,5 +163,21 @@ def test_the_file_of_a_killed_run_in_ones_own_directory_is_replaced(path: Path) 
 def test_an_earlier_run_does_not_keep_a_killed_later_one_alive(path: Path) -> None:
     with beating(path), killed_run(path):
         assert path.read_text() == OTHER
-        age(path, STALE_SECONDS + 20)
+        age(path, SWEPT_SECONDS + 20)
         wait_until(lambda: path.exists() and path.read_text() == TEXT)
+
+
+def test_where_it_cannot_be_written_the_run_goes_on_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".targets").touch()
+    with caplog.at_level("WARNING", logger="hvdtrain"), beating(targets.file(tmp_path / "run")):
+        pass
+    assert "Prometheus does not find this run" in caplog.text
+
+
+def test_who_may_make_runs_may_tell_of_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    path = targets.file(tmp_path / "run")
+    with beating(path):
+        assert path.parent.stat().st_mode & 0o7777 == 0o1777

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hvdtrain.metrics import targets
-from hvdtrain.metrics.targets import STALE_SECONDS
+from hvdtrain.metrics.targets import STALE_SECONDS, SWEPT_SECONDS
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_where_nothing_can_be_written_this_hosts_clock_has_to_do(path: Path, mon
 
 
 def test_a_sweep_removes_the_files_of_dead_runs_and_nothing_else(tmp_path: Path) -> None:
-    living = [targets_of("a", tmp_path), targets_of("b", tmp_path, untouched_seconds=STALE_SECONDS - 20)]
-    dead = [targets_of(name, tmp_path, untouched_seconds=STALE_SECONDS + 20) for name in ("c", "d")]
+    living = [targets_of("a", tmp_path), targets_of("b", tmp_path, untouched_seconds=SWEPT_SECONDS - 20)]
+    dead = [targets_of(name, tmp_path, untouched_seconds=SWEPT_SECONDS + 20) for name in ("c", "d")]
     folder = dead[0].parent
     others = [tmp_path / "c" / "events.jsonl", tmp_path / "notes.json", folder / "notes.txt", folder / "x" / "y.json"]
     for other in others:
@@ -95,11 +95,27 @@ def test_a_sweep_removes_the_files_of_dead_runs_and_nothing_else(tmp_path: Path)
 
 
 def test_a_file_that_vanishes_while_it_is_judged_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = targets_of("ended", tmp_path, untouched_seconds=STALE_SECONDS + 20)
-    other = targets_of("other", tmp_path, untouched_seconds=STALE_SECONDS + 20)
-    monkeypatch.setattr(targets, "stale", lambda *_: path.unlink(missing_ok=True) or True)
+    path = targets_of("ended", tmp_path, untouched_seconds=SWEPT_SECONDS + 20)
+    other = targets_of("other", tmp_path, untouched_seconds=SWEPT_SECONDS + 20)
+    touched = targets._touched
+
+    def vanishing(file: Path) -> float:
+        found = touched(file)
+        path.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(targets, "_touched", vanishing)
     assert targets.sweep(path.parent) == [other]
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_sweep(tmp_path: Path) -> None:
     assert targets.sweep(tmp_path / "none") == []
+
+
+def test_a_run_has_one_file_however_its_directory_is_called(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "latest").symlink_to("mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert targets.file(Path()) == targets.file((tmp_path / "latest").resolve()) == path

@@ -17,7 +17,7 @@ import yaml
 
 from hvdtrain.metrics import targets
 
-from ..multiproc.conftest import Job, Launch
+from ..multiproc.conftest import MEASURED, Job, Launch
 from .conftest import MONITORING
 from .test_rules import RULES
 
@@ -58,7 +58,7 @@ class Prometheus:
 @pytest.fixture(scope="module")
 def prometheus(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     folder = tmp_path_factory.mktemp("prometheus")
-    job = launch("mpirun", 2, "--epochs=10000", "--data.batch_size=4", "--train.ema_decay=0.9", name=RUN)
+    job = launch("mpirun", 2, "--epochs=10000", "--data.batch_size=4", "--train.ema_decay=0.9", MEASURED, name=RUN)
     job.until("its targets were there", targets.file(job.folder).exists)
     port = free_port()
     options = [f"--config.file={configured(folder, job)}", f"--storage.tsdb.path={folder / 'data'}"]

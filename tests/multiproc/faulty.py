@@ -18,7 +18,7 @@ from hvdtrain.train.data import Data
 from hvdtrain.train.record import Record
 from hvdtrain.train.step import Arithmetic
 
-WINDOW = 20  # steps
+WINDOW = 8  # steps
 
 
 class Fault:

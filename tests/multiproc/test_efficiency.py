@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from hvdtrain.cli import main
+from hvdtrain.train.meters import LIVE_WINDOWS, WARM_UP
 
-from .conftest import SMALL, Job, Launch
+from .conftest import MEASURED, SMALL, Job, Launch
 
 pytestmark = pytest.mark.multiproc
 
@@ -20,7 +21,7 @@ CAUSES = {"input", "contention", "straggler", "communication", "rest"}
 
 @pytest.fixture(scope="module")
 def measured(launch: Launch) -> Job:
-    return launch("mpirun", 2, *STEPS, *UNBROKEN, name="measured").finish()
+    return launch("mpirun", 2, *STEPS, *UNBROKEN, MEASURED, name="measured").finish()
 
 
 @pytest.mark.parametrize("more", [(), ("--precision=fp16", "--train.ema_decay=0.9", "--distributed.reducer=horovod")])
@@ -44,7 +45,9 @@ def test_a_run_of_two_has_an_efficiency_against_one_alone(measured: Job) -> None
     assert (baseline["source"], baseline["workers"]) == ("measured", 1)
     assert len(baseline["ranks"]) == 2
     assert baseline["communication"] > 0
-    for report in measured.events("report"):
+    reports = measured.events("report")
+    assert [report["efficiency"] for report in reports[:WARM_UP]] == [None] * WARM_UP
+    for report in reports[WARM_UP:]:
         efficiency = report["efficiency"]
         assert set(efficiency["losses"]) == CAUSES
         assert efficiency["ratio"] + sum(efficiency["losses"].values()) == pytest.approx(1)
@@ -69,9 +72,9 @@ def test_one_worker_has_no_efficiency_and_is_a_baseline_for_others(launch: Launc
     assert baseline["origin"] == "the end of run one"
     efficiency = two.events("report")[-1]["efficiency"]
     assert efficiency["baseline"] == "stored"
-    assert efficiency["ratio"] == pytest.approx(
-        baseline["step_seconds"] / statistics.mean(report["step_seconds"] for report in two.events("report")[-10:])
-    )
+    compared = two.events("report")[WARM_UP:][-LIVE_WINDOWS:]
+    steps = statistics.mean(report["step_seconds"] for report in compared)
+    assert efficiency["ratio"] == pytest.approx(baseline["step_seconds"] / steps)
 
 
 def test_without_a_stored_baseline_there_is_no_efficiency_and_it_is_said_why(launch: Launch) -> None:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hvdtrain.metrics import targets
 
-from .conftest import Launch
+from .conftest import MEASURED, Launch
 
 pytestmark = pytest.mark.multiproc
 
@@ -20,7 +20,7 @@ def scrape(endpoint: str) -> dict[str, float]:
 
 
 def test_targets_lead_to_rising_counters_on_every_rank(launch: Launch) -> None:
-    job = launch("mpirun", 2, "--data.batch_size=4", "--epochs=50", name="scraped")
+    job = launch("mpirun", 2, "--data.batch_size=4", "--epochs=50", MEASURED, name="scraped")
     job.until("the first steps", lambda: len(job.events("report")) > 3)
     groups = json.loads(targets.file(job.folder).read_text())
     assert [group["labels"] for group in groups] == [{"run": "scraped", "rank": r} for r in "01"]
@@ -39,7 +39,7 @@ def test_targets_lead_to_rising_counters_on_every_rank(launch: Launch) -> None:
     assert of_run["hvdtrain_loss"] > 0
     assert of_run["hvdtrain_learning_rate"] > 0
     assert of_run["hvdtrain_run_info"] == 1
-    assert 0 < of_run["hvdtrain_scaling_efficiency_ratio"] < 1.5
+    assert of_run["hvdtrain_scaling_efficiency_ratio"] > 0
     assert of_run["hvdtrain_world_size"] == 2
     assert "hvdtrain_loss" not in other
     job.process.terminate()

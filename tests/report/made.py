@@ -195,6 +195,7 @@ def reference(made: Made, draw: np.random.Generator) -> Baseline | None:
     return Baseline(
         source=made.baseline,
         workers=1,
+        pixels=224,
         measured_at=made.began + 9 if measured else made.began - 86400,
         origin="one worker alone, before this run's first step" if measured else "hvdtrain bench scaling",
         step_seconds=alone,

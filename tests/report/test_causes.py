@@ -71,7 +71,7 @@ def test_a_slow_host_is_more_than_a_slow_rank(examine: Examine) -> None:
 
 def test_jitter_is_nobodys_fault(examine: Examine) -> None:
     evidence, advice = told(examine, Made(workers=8, jitter=0.03, windows=40), "straggler")
-    assert re.search(r"no rank is always the slowest: rank \d most often, in \d+ % of the reports", evidence)
+    assert re.search(r"rank \d is the slowest in \d+ % of the reports; but none computes more than", evidence)
     assert "doctor" not in advice
 
 
@@ -80,7 +80,7 @@ def test_slow_input_of_one_rank_and_of_all(examine: Examine) -> None:
     assert one.startswith("rank 5 waits 50.6 ms a step for a batch, the typical rank 0.55 ms: not the decoding itself")
     slow = replace(Made(workers=8), faults=tuple(Fault("input", 0.05, rank) for rank in range(8)))
     everyone, advice = told(examine, slow, "input")
-    assert re.match(r"every rank waits 50\.5 ms to 50\.6 ms a step: pictures come slower than they are used", everyone)
+    assert re.match(r"every rank waits 50\.5 ms to 50\.6 ms a step for a batch, alone 0\.50 ms", everyone)
     assert "hvdtrain data pack" in advice
     assert "--data.stage copy" in advice
 
@@ -123,8 +123,7 @@ def test_a_link_that_is_none(examine: Examine) -> None:
 def test_contention_is_of_computing_or_of_communication(examine: Examine) -> None:
     evidence, _ = told(examine, Made(workers=8, contention=0.02, together=0.015, jitter=0.0), "contention")
     assert evidence.startswith(
-        "computing takes 120 ms a step, alone 100 ms; "
-        "15.0 ms come when all compute at once: cores, caches, memory or power; 5.00 ms come with communication"
+        "computing takes 120 ms a step, alone 100 ms; all at once without communication took 115 ms then"
     )
     stored, _ = told(examine, Made(workers=8, contention=0.02, baseline="stored"), "contention")
     assert "a stored baseline does not say" in stored

@@ -44,7 +44,7 @@ def step(images: int, pixels: int = 32) -> MicroBatches:
 
 
 def filled(*steps: float, **more: Any) -> Meters:
-    meters = Meters(Known(*(steps or (0.5, 1.5))), **more)
+    meters = Meters(Known(*(steps or (0.5, 1.5))), warming_up=0, **more)
     meters.add(torch.tensor(6.0), step(4))
     meters.add(torch.tensor(2.0), step(4))
     return meters
@@ -107,9 +107,29 @@ def test_efficiency_is_that_of_the_last_reports_together() -> None:
     assert report.efficiency.low < report.efficiency.ratio < report.efficiency.high
 
 
-def test_pictures_of_another_size_are_compared_with_nothing() -> None:
+def test_pictures_of_another_size_than_the_baselines_are_compared_with_nothing() -> None:
     meters = filled(0.5, 0.5, baseline=ALONE)
-    for images, pixels, compared in ((4, 32, True), (0, 0, True), (4, 64, False), (4, 64, False)):
+    for images, pixels, compared in ((4, 32, True), (0, 0, True), (4, 64, False), (4, 64, False), (4, 32, True)):
         meters.add(torch.tensor(1.0), step(images, pixels))
         meters.clock = Known(0.5)
         assert (meters.report(SoloComm()).efficiency is not None) is compared
+    assert len(meters.windows) == 1  # those before were of another size
+
+
+def test_the_first_reports_of_a_process_are_no_measure_of_its_speed() -> None:
+    meters = Meters(Known(9.0), baseline=ALONE)
+    for seconds in (9.0, 9.0, 0.125):
+        meters.add(torch.tensor(1.0), step(4))
+        meters.clock = Known(seconds)
+        report = meters.report(SoloComm())
+        assert (report.efficiency is not None) is (seconds < 9)
+    assert report.efficiency is not None
+    assert report.efficiency.ratio == pytest.approx(0.8)
+    assert meters.images_per_second == pytest.approx(12 / 18.125)  # of which all steps are a part
+
+
+def test_before_the_first_report_there_is_no_speed_and_no_efficiency() -> None:
+    """As in a run that goes on where it had ended already."""
+    meters = Meters(Known(), baseline=ALONE)
+    assert meters.images_per_second == 0
+    assert meters.efficiency is None

@@ -74,7 +74,7 @@ def step(count: int = 2) -> MicroBatches:
 
 def report(*steps: float, slow: float = 0.0) -> Report:
     """Of two workers; `slow`: seconds that the second computes longer."""
-    meters = Meters(Known(*steps), baseline=ALONE)
+    meters = Meters(Known(*steps), baseline=ALONE, warming_up=0)
     for _ in steps:
         meters.add(torch.tensor(4.0), of_images(4))
 
@@ -163,7 +163,7 @@ def test_efficiency_is_told_with_its_baseline_and_its_losses(record: Record) -> 
 
 def test_without_a_baseline_no_efficiency_is_told_any_more(record: Record) -> None:
     record.report(state(), report(0.5), lr=0.1)
-    meters = Meters(Known(0.5))
+    meters = Meters(Known(0.5), warming_up=0)
     meters.add(torch.tensor(4.0), of_images(4))
     record.report(state(), meters.report(SoloComm()), lr=0.1)
     names = {s.name for family in record.metrics.registry.collect() for s in family.samples}

@@ -257,3 +257,12 @@ def test_no_evaluation_comes_before_its_first_epoch_and_one_after_the_last_step(
     options = ("--evaluation.every_epochs", "0.02", "--evaluation.first_epoch", str(first_epoch))
     assert train(data, tmp_path, *options)[0] == 0
     assert [r["images_seen"] for r in events(tmp_path / "r") if r["event"] == "evaluate"] == seen
+
+
+def test_where_no_speed_can_be_kept_the_run_ends_well_all_the_same(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    more = ("--metrics.baselines_dir", str(tmp_path / "file" / "folder"), "--run.report_every", "1", "--epochs", "0.2")
+    code, out, err = train(data, tmp_path / "runs", *more)
+    assert code == 0
+    assert "images/s on 1 worker" in out
+    assert f"this run's speed is not kept in {tmp_path / 'file' / 'folder'}: Not a directory" in err

@@ -24,7 +24,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 ORANGE, SKY_BLUE, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
 
-CAUSES = {"input": ORANGE, "contention": YELLOW, "straggler": VERMILLION, "communication": BLUE, "rest": GREY}
+CAUSES = {"input": ORANGE, "contention": PURPLE, "straggler": VERMILLION, "communication": BLUE, "rest": GREY}
 PARTS = {**CAUSES, "compute": GREEN}  # of a step
 
 IMAGES_PER_SECOND = "suffix:images/s"
