@@ -12,13 +12,13 @@ from .conftest import Network
 
 pytestmark = pytest.mark.multiproc
 
+WINDOW = 10  # steps
 QUIET = (
     MEASURED,
     *("--data.image_size=32", "--epochs=50", f"--run.report_every={WINDOW}", "--evaluation.at_end=false"),
     *("--evaluation.every_epochs=50", "--checkpoint.every_epochs=50"),
 )
-WINDOW = 12  # steps
-MEGABITS = 32
+MEGABITS = 12
 WINDOWS = 20
 OTHERS = ("input", "compute", "straggler", "rest")
 

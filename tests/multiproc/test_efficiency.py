@@ -62,10 +62,11 @@ def test_where_nothing_is_wrong_the_rest_is_under_three_percent(measured: Job) -
 
 
 def test_one_worker_has_no_efficiency_and_is_a_baseline_for_others(launch: Launch) -> None:
-    one = launch("none", 1, *STEPS, *UNBROKEN, name="one", OMP_NUM_THREADS="1").finish()
+    threads = "--data.threads=1"
+    one = launch("none", 1, *STEPS, *UNBROKEN, threads, name="one", OMP_NUM_THREADS="1").finish()
     assert not one.events("baseline")
     assert {report["efficiency"] for report in one.events("report")} == {None}
-    stored = ("--metrics.baseline=stored", "--data.threads=1")
+    stored = ("--metrics.baseline=stored", threads)
     two = launch("mpirun", 2, *STEPS, *UNBROKEN, *stored, name="two", OMP_NUM_THREADS="1").finish()
     (baseline,) = two.events("baseline")
     assert baseline["source"] == "stored"
