@@ -1,4 +1,4 @@
-"""The rules of living in this house (DESIGN.md, sections 2 and 5), for every file of the package."""
+"""The rules of living in this house, for every file of the package: floors, names, size, nothing at import."""
 
 import ast
 import re

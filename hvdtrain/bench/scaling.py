@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ from hvdtrain.errors import HvdtrainError
 from hvdtrain.events import Tail, records
 from hvdtrain.files import pretty_json, write_whole
 from hvdtrain.log import logger
-from hvdtrain.metrics.efficiency import Mean, mean
 from hvdtrain.provenance import hardware, revision
 
 WINDOW = 20  # steps of a report
@@ -71,28 +69,6 @@ def measure(config: Config, folder: Path, *, workers: Sequence[int], rounds: int
             logger.info("round %d of %d: %d workers, %.1f images/s", number + 1, rounds, count, speed.images_per_second)
             speeds[count].append(speed)
     return [Point(count, tuple(found)) for count, found in speeds.items()]
-
-
-def efficiency(point: Point, base: Point) -> Mean:
-    """E(k|b), round by round."""
-    pairs = zip(point.speeds, base.speeds, strict=True)
-    return mean([(ours / point.workers) / (theirs / base.workers) for ours, theirs in pairs])
-
-
-def render(points: Sequence[Point], config: Config) -> str:
-    base = points[0]
-    lines = [
-        f"weak scaling: {config.model.name}, {config.precision}, {config.data.batch_size} images per worker, "
-        f"{len(base.rounds)} rounds",
-        "",
-        f"{'workers':>7}  {'images/s':>10}  {'lowest':>10}  {'highest':>10}  efficiency, 95 % interval",
-    ]
-    for point in points:
-        speed, found = point.speeds, efficiency(point, base)
-        interval = f"{100 * found.value:.1f} % ± {100 * found.half_width:.1f}" if point is not base else "the baseline"
-        columns = "  ".join(f"{value:>10,.1f}" for value in (statistics.median(speed), min(speed), max(speed)))
-        lines.append(f"{point.workers:>7}  {columns}  {interval}")
-    return "\n".join(lines)
 
 
 def record(points: Sequence[Point], config: Config) -> dict[str, Any]:

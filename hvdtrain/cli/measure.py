@@ -51,6 +51,7 @@ def add(verbs: "Verbs") -> None:
 
 def _scaling(given: Namespace, options: "CliSettingsSource[Config]") -> int:
     from hvdtrain.bench import scaling
+    from hvdtrain.report.page import report
 
     config = from_options(options, given)
     numbers = [text.strip() for text in given.workers.split(",")]
@@ -63,9 +64,9 @@ def _scaling(given: Namespace, options: "CliSettingsSource[Config]") -> int:
         points = scaling.measure(
             config, given.dir or Path(folder), workers=workers, rounds=given.rounds, steps=given.steps
         )
-    print(scaling.render(points, config), flush=True)
-    if given.json:
-        scaling.save(given.json, points, config)
+        file = given.json or Path(folder) / "scaling.json"
+        scaling.save(file, points, config)
+        print(report([], html=None, as_json=False, timeline=None, scaling=file, last=None), flush=True)
     return 0
 
 

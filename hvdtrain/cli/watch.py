@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def add(verbs: "Verbs") -> None:
-    status = verbs.add_parser("status", help="how a run goes, from its own files: no Prometheus, no GPU")
+    status = verbs.add_parser(
+        "status", help="how a run goes, from its own files: no Prometheus, no GPU; exit code 1 if it was killed"
+    )
     status.add_argument("run", type=Path, metavar="RUN", help="run directory")
     status.add_argument("-f", "--follow", action="store_true", help="stay, and show every change until the run ends")
     status.add_argument("--json", action="store_true", help="the same for machines")
@@ -21,10 +23,17 @@ def add(verbs: "Verbs") -> None:
     report.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run directories; several stand side by side")
     report.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures, complete in itself")
     report.add_argument(
-        "--scaling", type=Path, metavar="JSON", help="of hvdtrain bench scaling: adds efficiency over k"
+        "--scaling", type=Path, metavar="JSON", help="file from hvdtrain bench scaling --json: adds efficiency over k"
     )
-    report.add_argument("--timeline", type=Path, metavar="JSON", help="what HOROVOD_TIMELINE wrote: adds each bucket")
-    report.add_argument("--last", type=int, metavar="N", help="the last N reports alone; default: the whole run")
+    report.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="JSON",
+        help="file from HOROVOD_TIMELINE=FILE: adds a table of the gradient buckets",
+    )
+    report.add_argument(
+        "--last", type=int, metavar="N", help="only the last N reports of a run, one every run.report_every steps"
+    )
     report.add_argument("--json", action="store_true", help="the same for machines")
     report.set_defaults(parser=report, verb=_report)
 

@@ -54,7 +54,7 @@ def sums() -> list[Panel]:
 def all_runs() -> Panel:
     table = rows(
         "All runs",
-        "A run's name leads to its dashboard. First those with alerts, then those of low efficiency.",
+        "A run's name leads to its dashboard. Those with alerts come first.",
         Query("max by (run, model, precision, world_size, slurm_job_id) (hvdtrain_run_info)"),
         Query(THROUGHPUT),
         Query(EFFICIENCY),

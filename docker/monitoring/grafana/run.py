@@ -198,7 +198,8 @@ def steps() -> list[Panel]:
         ),
         time_series(
             "Parts of a step",
-            "Where the time of a step goes, mean of all workers. Communication is what backward does not hide.",
+            "Where the time of a step goes, mean of all workers. Straggler: waiting for the last one, whatever held it "
+            "up. Communication: what backward does not hide.",
             Query(
                 f"sum by (part) ({rate('hvdtrain_step_part_seconds_total')})"
                 f" / scalar(sum({rate('hvdtrain_steps_total')}))",
@@ -362,7 +363,7 @@ def pauses() -> list[Panel]:
         ).span(6),
         number(
             "Restarts",
-            "How often the run went on from a checkpoint.",
+            "How often the run was started before.",
             Query(latest("hvdtrain_restarts")),
             unit="none",
         ).span(6),
