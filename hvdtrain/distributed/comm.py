@@ -25,7 +25,7 @@ class Comm(Protocol):
     rank: int
     size: int
     local_rank: int
-    threads: set[int]
+    threads: frozenset[int]
     """Ids of the threads that do the talking, now and then, even when there is nothing to say."""
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
@@ -69,7 +69,7 @@ class SoloComm:
     rank = 0
     size = 1
     local_rank = 0
-    threads: set[int] = set()  # noqa: RUF012
+    threads: frozenset[int] = frozenset()
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> None: ...
 
@@ -110,7 +110,7 @@ class HorovodComm:
         except (ImportError, ValueError, RuntimeError) as error:
             raise EnvironmentFault(f"Horovod does not start: {error}", remedy="hvdtrain doctor") from error
         self._hvd = hvd
-        self.threads = threads.mine() - before
+        self.threads = frozenset(threads.mine() - before)
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
