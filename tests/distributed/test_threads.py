@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,8 +34,10 @@ def test_a_new_thread_is_one_of_mine_until_it_ends() -> None:
     before = threads.mine()
     assert threading.get_native_id() in before
     with other() as thread:
-        assert threads.mine() - before == {thread}
-    assert thread not in threads.mine()
+        assert thread in threads.mine() - before
+    deadline = time.monotonic() + 60
+    while thread in threads.mine():  # the system may take a moment longer than Python to see it end
+        assert time.monotonic() < deadline
 
 
 def test_aside_is_one_core_and_afterwards_all_is_as_before() -> None:
