@@ -17,7 +17,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,13 @@ def prometheus(folder: Path) -> Iterator[Any]:
             with urllib.request.urlopen(address, timeout=10) as answer:
                 return json.load(answer)["data"]["result"]
 
-        time.sleep(2)
         try:
+            while True:  # until it listens
+                assert server.poll() is None, f"{program} does not start with {file}"
+                with suppress(OSError):
+                    ask("up")
+                    break
+                time.sleep(0.1)
             yield ask
         finally:
             server.terminate()

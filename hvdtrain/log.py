@@ -1,6 +1,7 @@
 """What a run says to people: text lines to stderr and to logs/rank-N.log. To machines: see events.py."""
 
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -36,3 +37,22 @@ class _Screen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(0.42), duration(9.4), duration(95), duration(7322), duration(200_000)
+    ('0.4 s', '9 s', '1 min 35 s', '2 h 2 min', '2 d 7 h')
+    """
+    if not math.isfinite(seconds):
+        return "—"
+    whole = round(seconds)
+    if whole < 2:
+        return f"{max(seconds, 0):.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

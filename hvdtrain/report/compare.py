@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 
+from hvdtrain.log import duration
 from hvdtrain.metrics.efficiency import CAUSES
 from hvdtrain.report.account import Account
 from hvdtrain.report.records import Run
 from hvdtrain.report.study import Study
-from hvdtrain.report.units import UNKNOWN, duration, milliseconds, number, tenths
+from hvdtrain.report.units import UNKNOWN, milliseconds, number, tenths
 
 
 def rows(studies: Sequence[Study]) -> list[tuple[str, list[str]]]:

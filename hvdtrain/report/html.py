@@ -4,6 +4,7 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
+from hvdtrain.log import duration
 from hvdtrain.report import compare, plots, text
 from hvdtrain.report.causes import Diagnosis, Loss
 from hvdtrain.report.palette import LOOKS
@@ -11,7 +12,7 @@ from hvdtrain.report.proof import proof
 from hvdtrain.report.scaling import Scaling
 from hvdtrain.report.study import Study
 from hvdtrain.report.timeline import Timeline
-from hvdtrain.report.units import duration, milliseconds, percent, plural, tenths
+from hvdtrain.report.units import milliseconds, percent, plural, tenths
 
 STYLE = """
 :root { color-scheme: light; }

@@ -8,11 +8,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hvdtrain.log import duration
 from hvdtrain.report.palette import LOOKS
 from hvdtrain.report.records import State
 from hvdtrain.report.snapshot import Lag, Snapshot
 from hvdtrain.report.text import wrapped
-from hvdtrain.report.units import UNKNOWN, duration, milliseconds, number, tenths
+from hvdtrain.report.units import UNKNOWN, milliseconds, number, tenths
 
 COLUMNS = 100
 LABEL = 12  # columns before a value

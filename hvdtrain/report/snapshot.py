@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hvdtrain.log import duration
 from hvdtrain.report import text
 from hvdtrain.report.plain import plain
 from hvdtrain.report.records import Run, State
-from hvdtrain.report.units import duration, plural
+from hvdtrain.report.units import plural
 
 SLOWEST = 4  # ranks that are named
 STALLED_AFTER = 10  # times the usual time between two reports

@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from hvdtrain.log import duration
 from hvdtrain.metrics.efficiency import Baseline, Efficiency
 from hvdtrain.report import compare
 from hvdtrain.report.causes import NOTHING_TO_GAIN, Diagnosis, Loss
@@ -15,7 +16,6 @@ from hvdtrain.report.study import Study
 from hvdtrain.report.timeline import Timeline
 from hvdtrain.report.units import (
     UNKNOWN,
-    duration,
     milliseconds,
     moment,
     number,

@@ -39,25 +39,6 @@ def milliseconds(seconds: float) -> str:
     return f"{_signed(value, 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2)} ms"
 
 
-def duration(seconds: float) -> str:
-    """
-    >>> duration(0.42), duration(9.4), duration(95), duration(7322), duration(200_000)
-    ('0.4 s', '9 s', '1 min 35 s', '2 h 2 min', '2 d 7 h')
-    """
-    if not math.isfinite(seconds):
-        return UNKNOWN
-    whole = round(seconds)
-    if whole < 2:
-        return f"{max(seconds, 0):.1f} s"
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
 def number(value: float) -> str:
     """
     >>> number(31412.3), number(483.6), number(9.87), number(float("nan"))

@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hvdtrain.log import logger
+from hvdtrain.log import duration, logger
 
 
 class Display:
@@ -56,16 +56,3 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(9.4), duration(95), duration(7322)
-    ('9 s', '1 min 35 s', '2 h 2 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

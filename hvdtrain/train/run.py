@@ -15,7 +15,7 @@ from hvdtrain.distributed.comm import Comm, HorovodComm, SoloComm
 from hvdtrain.distributed.topology import Topology
 from hvdtrain.distributed.tuning import Tuning, tune
 from hvdtrain.errors import CheckpointError, ConfigError
-from hvdtrain.log import logger
+from hvdtrain.log import duration, logger
 from hvdtrain.metrics import baselines, targets
 from hvdtrain.metrics.efficiency import Baseline, speed
 from hvdtrain.train import baseline, environment, recipe
@@ -24,7 +24,6 @@ from hvdtrain.train.data import Machine
 from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.loop import Cadence, evaluate_and_record, train
 from hvdtrain.train.meters import Meters
-from hvdtrain.train.progress import duration
 from hvdtrain.train.record import Record
 from hvdtrain.train.state import TrainState
 from hvdtrain.train.trace import forget_after

@@ -1,5 +1,7 @@
 """Where a step's time went, and whose fault that was."""
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,7 +122,7 @@ def test_waiting_is_never_negative(times: Seconds) -> None:
 
 
 @given(tables(), st.randoms())
-def test_the_run_has_no_ranks(times: Seconds, random: "st.random.Random") -> None:  # type: ignore[name-defined]
+def test_the_run_has_no_ranks(times: Seconds, random: Random) -> None:
     shuffled = list(range(len(times)))
     random.shuffle(shuffled)
     ready = np.sort(times[..., 2], axis=0)
