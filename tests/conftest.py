@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from .faults.conftest import TALLIES
+from .faults.tally import table
+
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 # A busy machine is slow at times, which is no failure; and what CI tries is the same each time.
@@ -16,6 +19,7 @@ settings.load_profile("here")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden records anew, to be read in the diff")
+    parser.addoption("--soak", action="store_true", help="try every fault of tests/faults many times, for hours")
 
 
 @pytest.fixture
@@ -50,5 +54,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if tallies := terminalreporter.config.stash.get(TALLIES, []):
+        terminalreporter.write_line(table(tallies))
     without_gpu = [report for report in terminalreporter.getreports("skipped") if "gpu" in report.keywords]
     terminalreporter.write_line(f"{len(without_gpu)} tests left out for want of a GPU")
