@@ -101,13 +101,14 @@ def worker(folder: Path) -> None:
     from hvdtrain.config.schema import Config, DataConfig
     from hvdtrain.data import order, scan
     from hvdtrain.data.dali import DaliDecoder  # noqa: F401  imported before the clock starts
+    from hvdtrain.distributed.activity import Activity
     from hvdtrain.distributed.comm import HorovodComm, SoloComm
     from hvdtrain.distributed.topology import from_environment
     from hvdtrain.train.data import Data, Machine
 
     config = Config(data=DataConfig(dir=folder, cache_dir=folder / "cache"))
     size = from_environment(os.environ).size
-    comm = HorovodComm(expected_size=size) if size > 1 else SoloComm()
+    comm = HorovodComm(expected_size=size, activity=Activity()) if size > 1 else SoloComm()
     began = time.perf_counter()
     data = Data(config, comm, Machine(torch.device("cpu"), threads=os.cpu_count() or 1))
     kept = time.perf_counter()

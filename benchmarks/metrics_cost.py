@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ from prometheus_client import generate_latest
 
 from hvdtrain import provenance
 from hvdtrain.data.loader import Batch
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.events import EventLog
 from hvdtrain.metrics.efficiency import Baseline
 from hvdtrain.metrics.exporter import Exporter
-from hvdtrain.metrics.health import Pulse
+from hvdtrain.metrics.health import health
 from hvdtrain.metrics.registry import Metrics
 from hvdtrain.metrics.tls import Tls
 from hvdtrain.train.clock import HostTime, StepClock
@@ -93,8 +95,8 @@ def started(stack: ExitStack, options: argparse.Namespace) -> dict[str, Callable
     contenders["page"] = lambda: milliseconds(time.thread_time, lambda: generate_latest(full.registry), options.scrapes)
     keys = Tls(str(CERTIFICATES / "server.pem"), str(CERTIFICATES / "server.key"))
     for name, tls in (("scrape", None), ("scrape-tls", keys)):
-        pulse = Pulse(stuck_seconds=600)
-        exporter = stack.enter_context(Exporter(full.registry, pulse, address="127.0.0.1", port=19470, tls=tls))
+        well = partial(health, Activity(), 600)
+        exporter = stack.enter_context(Exporter(full.registry, well, address="127.0.0.1", port=19470, tls=tls))
         contenders[name] = lambda port=exporter.port, tls=tls: milliseconds(
             time.perf_counter, lambda: scrape(port, tls is not None), options.scrapes
         )
@@ -122,7 +124,7 @@ class Run:
         self.metrics = Metrics(rank=0, run_info={"run": "r"}, worker_info={"host": "h"})
         self.record = Record(
             self.metrics,
-            Pulse(stuck_seconds=600),
+            Activity(),
             rank=0,
             images_per_epoch=1000,
             traffic=Traffic.of([25 * 2**20] * 4, workers),

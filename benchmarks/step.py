@@ -218,9 +218,9 @@ def ours(setting: Setting, comm: Any = None, reducer: Any = None) -> Runner:
     import torch
 
     from hvdtrain.config.schema import Config, DataConfig
+    from hvdtrain.distributed.activity import Activity
     from hvdtrain.distributed.comm import SoloComm
     from hvdtrain.distributed.reducer import LocalReducer
-    from hvdtrain.metrics.health import Pulse
     from hvdtrain.metrics.registry import Metrics
     from hvdtrain.train import clock
     from hvdtrain.train.build import Parts
@@ -256,7 +256,7 @@ def ours(setting: Setting, comm: Any = None, reducer: Any = None) -> Runner:
         run_info=run_info(config, world_size=comm.size, global_batch=kn, commit=""),
         worker_info={"host": "", "device": str(setting.device), "device_name": ""},
     )
-    record = Record(metrics, Pulse(stuck_seconds=600), comm.rank, images_per_epoch=10**9)
+    record = Record(metrics, Activity(), comm.rank, images_per_epoch=10**9)
     meters = Meters(parts.clock)
     cadence = Cadence(report_steps=20, evaluate_epochs=90, evaluate_from=0, save_epochs=90)
 
@@ -268,13 +268,14 @@ def ours(setting: Setting, comm: Any = None, reducer: Any = None) -> Runner:
 
 
 def ours_2(setting: Setting) -> Runner:
+    from hvdtrain.distributed.activity import Activity
     from hvdtrain.distributed.buckets import GradientBuckets
     from hvdtrain.distributed.comm import HorovodComm
     from hvdtrain.distributed.tuning import tune
 
     tuning = tune(os.environ, buckets=True, bucket_mib=25, ring=True, yield_when_idle=True)
     os.environ.update(tuning.environment)
-    comm = HorovodComm(expected_size=2)
+    comm = HorovodComm(expected_size=2, activity=Activity())
     return ours(setting, comm, GradientBuckets(setting.model.parameters(), comm, tuning.bucket_bytes))
 
 

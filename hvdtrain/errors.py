@@ -4,8 +4,10 @@
     ├── ConfigError          2   what was asked for is wrong; no worker has started work
     ├── EnvironmentFault     3   this machine or its installation cannot do it (`hvdtrain doctor` says why)
     ├── DataError            4   the images are not what the configuration says
-    ├── CheckpointError      5   a checkpoint is missing, torn, or from another run
-    └── PeerLost             6   another worker has gone; that worker's own message has the cause
+    ├── CheckpointError      5   a checkpoint is missing, torn, or from another run; or none can be written
+    ├── PeerLost             6   another worker has gone; that worker's own message has the cause
+    ├── Stalled              7   a worker has fallen silent, or no step gets done; the watchdog has ended the run
+    └── NotFinite            8   a loss or a gradient is NaN or infinite, and train.not_finite says to stop
 
 A message says what, where, got and wanted; `remedy` is the next thing to do.
 """
@@ -43,3 +45,11 @@ class CheckpointError(HvdtrainError):
 
 class PeerLost(HvdtrainError):
     exit_code = 6
+
+
+class Stalled(HvdtrainError):
+    exit_code = 7
+
+
+class NotFinite(HvdtrainError):
+    exit_code = 8

@@ -6,7 +6,7 @@ matches calls by name, and its default names come from a counter that drifts apa
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from hvdtrain.distributed import threads
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.errors import EnvironmentFault, PeerLost
 
 T = TypeVar("T")
@@ -60,6 +61,13 @@ class Comm(Protocol):
     def meet(self, name: str) -> None:
         """Return when all workers have called this. Who waits sleeps, and leaves its cores to the others."""
 
+    def waiting_in(self, name: str) -> AbstractContextManager[None]:
+        """Within, this worker waits for the others in a collective that is not one of the above.
+
+        Raises:
+            PeerLost: another worker has gone.
+        """
+
     def close(self) -> None: ...
 
 
@@ -91,12 +99,18 @@ class SoloComm:
 
     def meet(self, name: str) -> None: ...
 
+    def waiting_in(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def close(self) -> None: ...
 
 
 class HorovodComm:
-    def __init__(self, *, expected_size: int) -> None:
+    def __init__(self, *, expected_size: int, activity: Activity) -> None:
         """Start Horovod.
+
+        Args:
+            activity: is told what this worker waits in.
 
         Raises:
             EnvironmentFault: Horovod cannot start, or sees another number of workers than the launcher started: the
@@ -109,7 +123,7 @@ class HorovodComm:
             hvd.init()
         except (ImportError, ValueError, RuntimeError) as error:
             raise EnvironmentFault(f"Horovod does not start: {error}", remedy="hvdtrain doctor") from error
-        self._hvd = hvd
+        self._hvd, self._activity = hvd, activity
         self.threads = frozenset(threads.mine() - before)
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
@@ -122,12 +136,13 @@ class HorovodComm:
             )
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
-        with peers():
-            return self._hvd.allreduce_async_(tensor, name=name, op=self._hvd.Sum)
+        with _peers():
+            return self._hvd.allreduce_async_(tensor, name=name, op=self._hvd.Sum), name
 
     def wait(self, handle: Any) -> None:
-        with peers():
-            self._hvd.synchronize(handle)
+        started, name = handle
+        with self.waiting_in(name):
+            self._hvd.synchronize(started)
 
     def sum(self, values: list[float], name: str) -> list[float]:
         total = torch.tensor(values, dtype=torch.float64)
@@ -135,38 +150,44 @@ class HorovodComm:
         return [float(value) for value in total]
 
     def broadcast_(self, tensor: torch.Tensor, name: str) -> None:
-        with peers(), torch.no_grad():
+        with self.waiting_in(name), torch.no_grad():
             dense = tensor.detach().contiguous()
             self._hvd.broadcast_(dense, root_rank=0, name=name)
             tensor.copy_(dense)
 
     def broadcast_object(self, value: T, name: str) -> T:
-        with peers():
+        with self.waiting_in(name):
             received: T = self._hvd.broadcast_object(value, root_rank=0, name=name)
             return received
 
     def gather(self, value: T, name: str) -> list[T]:
-        with peers():
+        with self.waiting_in(name):
             values: list[T] = self._hvd.allgather_object(value, name=name)
             return values
 
     def table(self, row: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-        with peers():
+        with self.waiting_in(name):
             rows: NDArray[np.float64] = self._hvd.allgather(torch.from_numpy(row)[None], name=name).numpy()
             return rows
 
     def meet(self, name: str) -> None:
         handle = self.start_sum(torch.zeros(1), name)
-        while not self._hvd.poll(handle):
-            time.sleep(LOOK_SECONDS)
+        with self._activity.waiting_in(name):
+            while not self._hvd.poll(handle[0]):
+                time.sleep(LOOK_SECONDS)
         self.wait(handle)
+
+    @contextmanager
+    def waiting_in(self, name: str) -> Iterator[None]:
+        with _peers(), self._activity.waiting_in(name):
+            yield
 
     def close(self) -> None:
         self._hvd.shutdown()
 
 
 @contextmanager
-def peers() -> Iterator[None]:
+def _peers() -> Iterator[None]:
     """Within, a collective of Horovod's that fails raises PeerLost."""
     from horovod.common.exceptions import HorovodInternalError
 

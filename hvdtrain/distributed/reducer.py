@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from hvdtrain.distributed.comm import Comm, peers
+from hvdtrain.distributed.comm import Comm
 
 
 class Reducer(Protocol):
@@ -89,7 +89,7 @@ class HorovodReducer:
         self._skipped += images
 
     def wait(self) -> torch.Tensor:
-        with peers():
+        with self._comm.waiting_in("gradients"):
             self._reducing.synchronize()
         (skipped,) = self._comm.sum([float(self._skipped)], "skipped")
         first = next(self._model.parameters())

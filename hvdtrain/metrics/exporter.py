@@ -2,13 +2,12 @@
 
 import errno
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from hvdtrain.errors import EnvironmentFault
-from hvdtrain.metrics.health import Pulse
 from hvdtrain.metrics.server import Server
 from hvdtrain.metrics.tls import Tls
 
@@ -25,7 +24,7 @@ class Exporter:
     def __init__(
         self,
         registry: CollectorRegistry,
-        pulse: Pulse,
+        health: Callable[[], tuple[bool, str]],
         *,
         address: str,
         port: int,
@@ -34,6 +33,7 @@ class Exporter:
     ) -> None:
         """
         Args:
+            health: whether the worker gets on, and a line that says it.
             deadline_seconds: how long a connection may last.
 
         Raises:
@@ -41,7 +41,7 @@ class Exporter:
                 certificate cannot be used.
         """
         context = tls.context() if tls else None
-        self._server = _first_free(pages(registry, pulse), address, port, context, deadline_seconds)
+        self._server = _first_free(pages(registry, health), address, port, context, deadline_seconds)
         self._server.start()
         self.port = self._server.server_port
         self.scheme = "https" if tls else "http"
@@ -56,7 +56,7 @@ class Exporter:
         self.close()
 
 
-def pages(registry: CollectorRegistry, pulse: Pulse) -> "WSGIApplication":
+def pages(registry: CollectorRegistry, health: Callable[[], tuple[bool, str]]) -> "WSGIApplication":
     metrics: WSGIApplication = make_wsgi_app(registry)
 
     def answer(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
@@ -65,7 +65,7 @@ def pages(registry: CollectorRegistry, pulse: Pulse) -> "WSGIApplication":
             case "/metrics":
                 return metrics(environ, start)
             case "/healthz":
-                well, text = pulse.health()
+                well, text = health()
                 status = "200 OK" if well else "503 Service Unavailable"
             case "/":
                 status, text, kind = "200 OK", '<a href="metrics">metrics</a> <a href="healthz">health</a>', "text/html"

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from hvdtrain.checkpoint import store
 from hvdtrain.distributed import threads
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.reducer import LocalReducer
 from hvdtrain.log import logger
 from hvdtrain.metrics.breakdown import breakdown, lower_median
 from hvdtrain.metrics.efficiency import Baseline, mean
-from hvdtrain.metrics.health import Pulse
 from hvdtrain.train.build import Parts
 from hvdtrain.train.clock import COLUMNS
 from hvdtrain.train.loop import take_step
@@ -33,7 +33,7 @@ TURNS = 8  # on a node at most: more of its workers would tell the same, and tak
 SUMS = 5  # of the gradients, the first of which is not timed
 
 
-def measure(parts: Parts, comm: Comm, pulse: Pulse, *, steps: int, untimed: int) -> Baseline:
+def measure(parts: Parts, comm: Comm, activity: Activity, *, steps: int, untimed: int) -> Baseline:
     """Collective.
 
     Args:
@@ -43,7 +43,7 @@ def measure(parts: Parts, comm: Comm, pulse: Pulse, *, steps: int, untimed: int)
     with _unchanged(parts.state), parts.reducer.silent():
         first = _table(comm, _steps(parts, comm, untimed), "first")
         pace = float(lower_median(first[:, -1, -1]))  # the very first steps are slow everywhere
-        own = _in_turn(parts, comm, pulse, untimed + steps, pace)[untimed:]
+        own = _in_turn(parts, comm, activity, untimed + steps, pace)[untimed:]
         at_once = _steps(parts, comm, untimed + steps)[untimed:]
     alone = _table(comm, own, "alone")
     seconds = alone[:, :, -1].mean(1)  # NaN of those that had no turn
@@ -66,7 +66,7 @@ def measure(parts: Parts, comm: Comm, pulse: Pulse, *, steps: int, untimed: int)
     )
 
 
-def _in_turn(parts: Parts, comm: Comm, pulse: Pulse, count: int, step_seconds: float) -> NDArray[np.float64]:
+def _in_turn(parts: Parts, comm: Comm, activity: Activity, count: int, step_seconds: float) -> NDArray[np.float64]:
     """This worker's steps, taken while the others of its node sleep for about as long; NaN of one that has no turn."""
     own = np.full((count, len(COLUMNS)), np.nan)
     turns = min(TURNS, 1 + max(comm.gather(comm.local_rank, "turns")))
@@ -75,7 +75,7 @@ def _in_turn(parts: Parts, comm: Comm, pulse: Pulse, count: int, step_seconds: f
             "measuring one worker alone, %d on a node in turn: about %.0f s", turns, turns * count * step_seconds
         )
     for turn in range(turns):
-        pulse.beat()
+        activity.beat()
         comm.meet("turn")
         if turn == comm.local_rank:
             with threads.aside(comm.threads):

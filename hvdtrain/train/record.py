@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.events import EventLog
 from hvdtrain.log import logger
 from hvdtrain.metrics.breakdown import Breakdown
 from hvdtrain.metrics.efficiency import Baseline, Efficiency
-from hvdtrain.metrics.health import Pulse
 from hvdtrain.metrics.registry import Metrics, RunMetrics
 from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.meters import Report
@@ -38,7 +38,7 @@ class Traffic:
 @dataclass
 class Record:
     metrics: Metrics
-    pulse: Pulse
+    activity: Activity
     rank: int
     images_per_epoch: int
     traffic: Traffic = Traffic()
@@ -65,7 +65,7 @@ class Record:
         if run := self.metrics.run:
             run.baseline_time.set(baseline.measured_at)
             run.baseline_images_per_second.set(images / baseline.step_seconds)
-        self.pulse.beat()
+        self.activity.beat()
         self._write("baseline", state, **baseline.as_dict())
 
     def step(self, state: TrainState, step: MicroBatches, *, lr: float) -> None:
@@ -77,7 +77,7 @@ class Record:
         metrics.payload_bytes.inc(self.traffic.payload_bytes)
         metrics.wire_bytes.inc(self.traffic.wire_bytes)
         metrics.last_step.set(time.time())
-        self.pulse.beat()
+        self.activity.beat()
         if run := metrics.run:
             run.lr.set(lr)
             run.epoch.set(self._epoch(state))
@@ -127,7 +127,7 @@ class Record:
         Args:
             average: of the moving average of the weights, where there is one.
         """
-        self.pulse.beat()
+        self.activity.beat()
         averages = {}
         if average:
             averages = {"average_top1": average.top1, "average_top5": average.top5, "average_loss": average.loss}
@@ -157,7 +157,7 @@ class Record:
         self._write("quarantine", state, part=part, image=image, reason=reason)
 
     def saved(self, state: TrainState, path: Path, seconds: float) -> None:
-        self.pulse.beat()
+        self.activity.beat()
         if run := self.metrics.run:
             run.checkpoint.observe(seconds)
             run.checkpoints.inc()

@@ -11,6 +11,7 @@ from hvdtrain import log
 from hvdtrain.checkpoint import store
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed import device as devices
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import Comm, HorovodComm, SoloComm
 from hvdtrain.distributed.topology import Topology
 from hvdtrain.distributed.tuning import Tuning, tune
@@ -37,7 +38,8 @@ def run(config: Config, topology: Topology) -> None:
     began = time.perf_counter()
     recipe.schedule(config, recipe.global_batch(config, topology.size))  # what cannot be is refused before the start
     tuning = _tune(config)
-    comm: Comm = HorovodComm(expected_size=topology.size) if topology.size > 1 else SoloComm()
+    activity = Activity()
+    comm: Comm = HorovodComm(expected_size=topology.size, activity=activity) if topology.size > 1 else SoloComm()
     device = devices.select(comm.local_rank)
     cores = devices.share_of_cores(comm)
     threads = devices.use_threads(cores)
@@ -58,7 +60,7 @@ def run(config: Config, topology: Topology) -> None:
     parts = build(config, comm, machine, bucket_bytes=tuning.bucket_bytes, images_seen=images_seen)
     if checkpoint:
         _go_on(parts, checkpoint)
-    with watched(config, comm, parts, machine, threads=threads, tuning=tuning) as seen:
+    with watched(config, comm, parts, machine, activity, threads=threads, tuning=tuning) as seen:
         record = seen.record
         if first:
             _announce(config, parts, world_size=comm.size, place=device.type, environment=seen.environment)
@@ -169,7 +171,7 @@ def _baseline(config: Config, comm: Comm, parts: Parts, record: Record, setting:
     chosen = config.metrics
     if chosen.baseline == "measured" and comm.size > 1 and not parts.over:
         untimed = config.data.prefetch + 1
-        return baseline.measure(parts, comm, record.pulse, steps=chosen.baseline_steps, untimed=untimed)
+        return baseline.measure(parts, comm, record.activity, steps=chosen.baseline_steps, untimed=untimed)
     found = None
     if chosen.baseline == "stored" and comm.rank == 0:
         folder = chosen.baselines_dir.expanduser()

@@ -4,18 +4,20 @@ import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hvdtrain.config.load import to_yaml
 from hvdtrain.config.schema import Config
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
 from hvdtrain.events import EventLog, Tail, records
 from hvdtrain.files import pretty_json, write_whole
 from hvdtrain.metrics import targets
 from hvdtrain.metrics.exporter import Exporter
-from hvdtrain.metrics.health import Pulse
+from hvdtrain.metrics.health import health
 from hvdtrain.metrics.heartbeat import Heartbeat
 from hvdtrain.metrics.registry import Metrics
 from hvdtrain.metrics.tls import Tls
@@ -37,7 +39,7 @@ class Watched:
 
 @contextmanager
 def watched(
-    config: Config, comm: Comm, parts: Parts, machine: Machine, *, threads: int, tuning: Tuning
+    config: Config, comm: Comm, parts: Parts, machine: Machine, activity: Activity, *, threads: int, tuning: Tuning
 ) -> Iterator[Watched]:
     """Within, the run is there for all to see. Collective.
 
@@ -45,7 +47,6 @@ def watched(
         threads: CPU threads that this worker computes with.
     """
     commit = comm.broadcast_object(revision() if comm.rank == 0 else "", "revision")
-    pulse = Pulse(stuck_seconds=config.metrics.stuck_seconds)
     metrics = Metrics(
         rank=comm.rank,
         run_info=run_info(config, world_size=comm.size, global_batch=parts.objective.global_batch, commit=commit),
@@ -55,9 +56,9 @@ def watched(
             "device_name": device_name(machine.device),
         },
     )
-    record = Record(metrics, pulse, comm.rank, len(parts.data.train), Traffic.of(parts.reducer.sizes, comm.size))
+    record = Record(metrics, activity, comm.rank, len(parts.data.train), Traffic.of(parts.reducer.sizes, comm.size))
     with ExitStack() as until_the_end:
-        exporter = until_the_end.enter_context(_exporter(config, comm, metrics, pulse))
+        exporter = until_the_end.enter_context(_exporter(config, comm, metrics, activity))
         environment = describe(
             comm,
             machine.device,
@@ -92,11 +93,11 @@ def watched(
         yield Watched(record, environment, [f"{exporter.scheme}://{endpoint}/metrics" for endpoint in endpoints])
 
 
-def _exporter(config: Config, comm: Comm, metrics: Metrics, pulse: Pulse) -> Exporter:
+def _exporter(config: Config, comm: Comm, metrics: Metrics, activity: Activity) -> Exporter:
     chosen = config.metrics
     return Exporter(
         metrics.registry,
-        pulse,
+        partial(health, activity, chosen.stuck_seconds),
         address=chosen.address,
         port=chosen.port + comm.local_rank,
         tls=Tls.of(chosen.tls_certificate, chosen.tls_key, chosen.client_ca),

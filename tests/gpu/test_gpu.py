@@ -160,11 +160,12 @@ def test_a_step_that_is_not_finite_is_left_out_on_the_gpu(wire: torch.dtype | No
 
 NCCL = """
 import torch, horovod.torch as hvd
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.buckets import GradientBuckets
 from hvdtrain.distributed.comm import HorovodComm
 from hvdtrain.model.build import build
 
-comm = HorovodComm(expected_size=int(__import__("os").environ["OMPI_COMM_WORLD_SIZE"]))
+comm = HorovodComm(expected_size=int(__import__("os").environ["OMPI_COMM_WORLD_SIZE"]), activity=Activity())
 assert hvd.nccl_built()
 device = torch.device("cuda", comm.local_rank)
 torch.cuda.set_device(device)

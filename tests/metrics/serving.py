@@ -5,11 +5,13 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.metrics.exporter import Exporter
-from hvdtrain.metrics.health import Pulse
+from hvdtrain.metrics.health import health
 from hvdtrain.metrics.registry import Metrics
 from hvdtrain.metrics.tls import Tls
 
@@ -51,9 +53,9 @@ def run_of_free_ports(length: int) -> int:
 
 @contextmanager
 def exporter(of: Metrics | None = None, port: int | None = None, **settings: Any) -> Iterator[Exporter]:
-    pulse = settings.pop("pulse", Pulse(stuck_seconds=600))
+    activity = settings.pop("activity", Activity())
     registry, port = (of or metrics()).registry, port or run_of_free_ports(1)
-    with Exporter(registry, pulse, **{"address": HOST, "port": port, **settings}) as serving:
+    with Exporter(registry, partial(health, activity, 60), **{"address": HOST, "port": port, **settings}) as serving:
         yield serving
 
 

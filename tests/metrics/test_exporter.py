@@ -7,9 +7,9 @@ from contextlib import ExitStack
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.errors import EnvironmentFault
 from hvdtrain.metrics.exporter import TRIES
-from hvdtrain.metrics.health import Pulse
 from tests.metrics.serving import exporter, get, metrics, run_of_free_ports, taken
 
 
@@ -40,7 +40,7 @@ def test_a_scrape_may_ask_for_some_series_only() -> None:
 
 def test_health_is_told_by_status_and_in_words() -> None:
     now = 1000.0
-    with exporter(pulse=Pulse(stuck_seconds=60, clock=lambda: now)) as serving:
+    with exporter(activity=Activity(lambda: now)) as serving:
         assert get(serving.port, "/healthz")[::2] == (200, "getting on: last step or other work done 0.0 s ago\n")
         now += 100
         status, kind, text = get(serving.port, "/healthz")

@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.metrics.exporter import pages
-from hvdtrain.metrics.health import Pulse
+from hvdtrain.metrics.health import health
 from hvdtrain.metrics.server import MOST_CONNECTIONS, Server
 from tests.metrics.serving import HOST, get, metrics, run_of_free_ports, tls, trusting
 
@@ -30,7 +32,7 @@ pytestmark = pytest.mark.parametrize("secure", [False, True], ids=["http", "http
 @contextmanager
 def serving(secure: bool, deadline_seconds: float = FOR_EVER) -> Iterator[int]:
     """The port of a server with the exporter's pages, and one that is too long for a client that does not read."""
-    usual = pages(metrics().registry, Pulse(stuck_seconds=600))
+    usual = pages(metrics().registry, partial(health, Activity(), 600))
 
     def application(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/long":

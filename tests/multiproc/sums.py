@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hvdtrain.data.loader import Batch
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.buckets import GradientBuckets
 from hvdtrain.distributed.comm import Comm, HorovodComm
 from hvdtrain.distributed.reducer import HorovodReducer, LocalReducer, Reducer
@@ -89,7 +90,7 @@ def worker(name: str, comm: Comm, compression: str) -> Worker:
 def main() -> None:
     folder, workers = sys.argv[1:]
     torch.set_num_threads(1)
-    comm = HorovodComm(expected_size=int(workers))
+    comm = HorovodComm(expected_size=int(workers), activity=Activity())
     found = {
         (name, compression): written(worker(name, comm, compression), comm.rank, comm.size)
         for name, compression in product(("buckets", "horovod"), ("none", "fp16"))

@@ -11,8 +11,8 @@ import torch
 
 from hvdtrain.config.schema import Config
 from hvdtrain.data import demo
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import SoloComm
-from hvdtrain.metrics.health import Pulse
 from hvdtrain.train import baseline
 from hvdtrain.train.build import Parts, build
 from hvdtrain.train.data import Machine
@@ -20,7 +20,7 @@ from hvdtrain.train.loop import take_step
 
 CPU = torch.device("cpu")
 STEPS, UNTIMED = 4, 2
-PULSE = Pulse(stuck_seconds=60)
+ACTIVITY = Activity()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ SETTINGS: list[dict[str, Any]] = [
 def test_it_changes_nothing_to_the_last_bit(digits: Path, settings: dict[str, Any]) -> None:
     parts = built(digits, **settings)
     before = everything(parts)
-    baseline.measure(parts, SoloComm(), PULSE, steps=STEPS, untimed=UNTIMED)
+    baseline.measure(parts, SoloComm(), ACTIVITY, steps=STEPS, untimed=UNTIMED)
     after = everything(parts)
     assert {name: value for name, value in before.items() if after[name] != value} == {}
     assert after.keys() == before.keys()
@@ -83,7 +83,7 @@ def test_the_steps_after_it_are_those_without_it(digits: Path) -> None:
     def losses(measured: bool) -> list[float]:
         parts = built(digits)
         if measured:
-            baseline.measure(parts, SoloComm(), PULSE, steps=STEPS, untimed=UNTIMED)
+            baseline.measure(parts, SoloComm(), ACTIVITY, steps=STEPS, untimed=UNTIMED)
         batches = parts.data.training(parts.state.images_seen)
         return [float(take_step(parts, SoloComm(), batches, parts.reducer, lr=0.1)[1]) for _ in range(3)]
 
@@ -96,13 +96,13 @@ def test_before_the_first_step_of_all_the_optimizer_has_no_state_again(digits: P
         Config(data=data, model={"name": "resnet8"}), SoloComm(), Machine(CPU, threads=1), bucket_bytes=10_000
     )
     before = everything(parts)
-    baseline.measure(parts, SoloComm(), PULSE, steps=STEPS, untimed=UNTIMED)
+    baseline.measure(parts, SoloComm(), ACTIVITY, steps=STEPS, untimed=UNTIMED)
     assert everything(parts) == before
     assert parts.state.optimizer.state_dict()["state"] == {}
 
 
 def test_it_is_the_mean_of_the_timed_steps_and_says_of_what(digits: Path) -> None:
-    found = baseline.measure(built(digits), SoloComm(), PULSE, steps=STEPS, untimed=UNTIMED)
+    found = baseline.measure(built(digits), SoloComm(), ACTIVITY, steps=STEPS, untimed=UNTIMED)
     assert (found.source, found.workers, found.samples) == ("measured", 1, STEPS)
     assert found.step_seconds == pytest.approx(sum(found.parts.values()))
     assert found.ranks == pytest.approx([found.step_seconds])
@@ -115,5 +115,5 @@ def test_it_is_the_mean_of_the_timed_steps_and_says_of_what(digits: Path) -> Non
 
 def test_no_time_of_it_is_left_for_the_run(digits: Path) -> None:
     parts = built(digits)
-    baseline.measure(parts, SoloComm(), PULSE, steps=STEPS, untimed=UNTIMED)
+    baseline.measure(parts, SoloComm(), ACTIVITY, steps=STEPS, untimed=UNTIMED)
     assert len(parts.clock.take()) == 0

@@ -11,9 +11,9 @@ import torch
 
 from hvdtrain.data import synthetic
 from hvdtrain.data.loader import Batch, Plan
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.events import EventLog
-from hvdtrain.metrics.health import Pulse
 from hvdtrain.metrics.registry import Metrics
 from hvdtrain.train.clock import HostTime, StepClock
 from hvdtrain.train.evaluate import Evaluation
@@ -40,7 +40,7 @@ def made(rank: int = 0) -> Record:
     metrics = Metrics(
         rank=rank, run_info=RUN_INFO, worker_info={"host": "h", "device": "cpu", "device_name": "a processor"}
     )
-    return Record(metrics, Pulse(stuck_seconds=60), rank, images_per_epoch=100, traffic=Traffic.of([1000, 500], 4))
+    return Record(metrics, Activity(), rank, images_per_epoch=100, traffic=Traffic.of([1000, 500], 4))
 
 
 @pytest.fixture
