@@ -1,99 +1,136 @@
-"""Checkpoints of a run: a folder each, which appears whole under its final name.
+"""The checkpoints of a run: a folder each, which appears whole under its final name.
 
-    checkpoints/images-000000114640/
-        manifest.json   schema version, images_seen, step, digests of configuration and images, SHA-256 of the tensors
-        tensors.pt      model, optimizer; read with weights_only, so that a checkpoint cannot run code
-
-The one with the most images is the latest; there is no pointer that could dangle.
+The one with the most images is the latest; there is no pointer that could dangle. One that turns out broken is renamed,
+so that nothing stumbles over it twice, and kept for a person to look at.
 """
 
-import hashlib
-import io
-import json
 import os
-import pickle
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from hvdtrain.checkpoint import format as form
+from hvdtrain.checkpoint.format import Broken, Checkpoint, Manifest
 from hvdtrain.errors import CheckpointError
-from hvdtrain.files import folder_whole, write_whole
+from hvdtrain.files import folder_whole, sync_folder
 
-SCHEMA = 2
+NAMES = "images-*"
+ASIDE = "broken-"
+RESERVE = 2**20  # bytes; for the manifest, and for whoever else writes meanwhile
 
 
 @dataclass(frozen=True)
-class Manifest:
-    images_seen: int
-    step: int
-    config_digest: str
-    data_digest: str  # of the index of training images
-    tensors_sha256: str
-    schema: int = SCHEMA
+class Latest:
+    checkpoint: Checkpoint | None
+    broken: tuple[Broken, ...]
+    """What is wrong with those that would have been later; they have been put aside."""
 
 
-def save(
-    folder: Path, tensors: dict[str, Any], *, images_seen: int, step: int, config_digest: str, data_digest: str
-) -> Path:
-    """Write one checkpoint into `folder`; returns its path."""
-    path = folder / f"images-{images_seen:012}"
-    if path.exists():  # the same images in the same run: the same state
-        return path
-    data = io.BytesIO()
-    torch.save(tensors, data)
-    sha256 = hashlib.sha256(data.getbuffer()).hexdigest()
-    manifest = Manifest(images_seen, step, config_digest, data_digest, sha256)
-    with folder_whole(path) as temporary:
-        with (temporary / "tensors.pt").open("wb") as file:
-            file.write(data.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        write_whole(temporary / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n")
+def save(folder: Path, tensors: dict[str, Any], manifest: Manifest) -> Path:
+    """Write one checkpoint into `folder`; returns its path, under which it is whole and durable.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there before is as it was.
+    """
+    path = folder / f"images-{manifest.images_seen:012}"
+    try:
+        if path.exists():
+            if _is_whole(path):  # the same images in the same run: the same state
+                return path
+            _put_aside(path)
+        with folder_whole(path) as temporary:
+            form.write(temporary, tensors, manifest)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be saved: {error.strerror or error}", remedy="make room, then --resume auto"
+        ) from error
     return path
 
 
-def newest(folder: Path) -> Path | None:
-    """The checkpoint with the most images, or None where there is none."""
-    found = sorted(path.parent for path in folder.glob("images-*/manifest.json"))
-    return found[-1] if found else None
-
-
-def read(path: Path) -> tuple[Manifest, bytes]:
-    """A checkpoint's manifest and tensors, the latter as bytes for `tensors`, so that one rank can read for all.
+def check_space(folder: Path, size: int) -> None:
+    """
+    Args:
+        size: of the tensors to come, bytes.
 
     Raises:
-        CheckpointError: there is none at `path`, it is of another schema, or its bytes are not those it was saved with.
+        CheckpointError: there is no room for them.
     """
-    try:
-        fields = json.loads((path / "manifest.json").read_text())
-        data = (path / "tensors.pt").read_bytes()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no checkpoint: {error}") from None
-    schema = fields.get("schema") if isinstance(fields, dict) else None
-    if schema != SCHEMA:
-        raise CheckpointError(f"{path} has schema {schema}: expected {SCHEMA}")
-    try:
-        manifest = Manifest(**fields)
-    except TypeError as error:
-        raise CheckpointError(f"{path}/manifest.json: {error}") from None
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != manifest.tensors_sha256:
-        raise CheckpointError(f"{path}/tensors.pt is torn: SHA-256 {digest}, expected {manifest.tensors_sha256}")
-    return manifest, data
+    free, needed = shutil.disk_usage(folder).free, size + RESERVE
+    if free < needed:
+        raise CheckpointError(
+            f"{folder} has no room for a checkpoint: {free / 1e6:,.0f} MB free, it takes {needed / 1e6:,.0f} MB",
+            remedy="make room, then --resume auto",
+        )
 
 
-def tensors(data: bytes, device: torch.device) -> dict[str, Any]:
-    """What was saved, with its tensors on `device`.
+def paths(folder: Path) -> list[Path]:
+    """All that have the name of a checkpoint, the latest first."""
+    return sorted(folder.glob(NAMES), reverse=True)
+
+
+def latest(folder: Path) -> Latest:
+    """The latest whole checkpoint of a run; None where there is none at all.
 
     Raises:
-        CheckpointError: the bytes hold something else than tensors, numbers, texts and collections of them.
+        CheckpointError: there are some, but none is whole; or one may not be read, or has another schema.
     """
+    broken: dict[Path, Broken] = {}
+    for path in paths(folder):
+        try:
+            checkpoint = form.read(path)
+        except Broken as error:
+            broken[path] = error
+            continue
+        for each in broken:
+            _put_aside(each)
+        return Latest(checkpoint, tuple(broken.values()))
+    if broken:
+        raise CheckpointError(
+            f"none of the {len(broken)} checkpoints in {folder} is whole: {next(iter(broken.values()))}",
+            remedy=f"to begin anew, move {folder} away",
+        )
+    return Latest(None, ())
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the last `keep` checkpoints and the one with the best accuracy. What is broken does not count as
+    one of them, and stays.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    whole: dict[Path, Manifest] = {}
+    for path in paths(folder):
+        try:
+            whole[path] = form.read_manifest(path)
+        except CheckpointError:
+            continue
+    judged = {path: manifest.top1 for path, manifest in whole.items() if manifest.top1 is not None}
+    best = max(judged, key=lambda path: (judged[path], path), default=None)
+    for path in list(whole)[keep:]:
+        if path != best:
+            going = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            path.rename(going)  # at once: half a checkpoint is none
+            shutil.rmtree(going)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes left half when they were killed. Only when no other process writes here."""
+    for left in folder.glob(f".{NAMES}.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_whole(path: Path) -> bool:
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    except (EOFError, LookupError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        # torch's message goes on to advise weights_only=False, which would run a stranger's code
-        cause = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split()).split(". ")[0]
-        raise CheckpointError(f"tensors.pt holds something else than tensors: {cause or 'it is cut off'}") from None
-    return state
+        form.read(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _put_aside(path: Path) -> None:
+    aside = path.with_name(ASIDE + path.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    sync_folder(path.parent)

@@ -15,13 +15,14 @@ from hvdtrain.cli import data, machine, measure, run, watch
 from hvdtrain.cli.verbs import Verb
 from hvdtrain.config.load import Parser
 from hvdtrain.distributed.topology import Topology, from_environment
-from hvdtrain.errors import ConfigError, HvdtrainError, PeerLost
+from hvdtrain.errors import ConfigError, HvdtrainError, NotFinite, PeerLost
 from hvdtrain.log import logger
 
 # A worker that leaves it to another one to say what is wrong stays this long: launchers end everyone as soon as one has
 # left, and must not end the one that speaks before it has spoken.
 PATIENCE_SECONDS = 5.0
 INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+EVERYONES = (ConfigError.exit_code, NotFinite.exit_code, INTERRUPTED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int, topology: Topology) -> int:
-    """Say what went wrong once. A usage error or an interrupt, which all ranks see alike, is rank 0's to tell."""
-    everyones = code in (ConfigError.exit_code, INTERRUPTED)
+    """Say what went wrong once. What all ranks see alike, as a usage error or an interrupt, is rank 0's to tell."""
+    everyones = code in EVERYONES
     logger.debug("exit %d: %s", code, message)
     if topology.rank == 0 or not everyones:
         who = f"rank {topology.rank}: " if topology.size > 1 and not everyones else ""

@@ -6,7 +6,7 @@ A field's docstring is its line in `hvdtrain train --help`.
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -120,6 +120,11 @@ class TrainConfig(Section):
     ema_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Keep a moving average of the weights, w' = decay · w' + (1 - decay) · w after each step but the first, which it
     begins with, and evaluate it beside them. 0: none."""
+    not_finite: Literal["stop", "skip", "rewind"] = "stop"
+    """What to do when a loss or a gradient is NaN or infinite, which all workers see at the same step. stop: end the
+    run. skip: leave the step out. rewind: go back to the last checkpoint, once for each step."""
+    most_skipped: Count = 10
+    """Steps that skip leaves out one after the other before the run ends."""
 
 
 class OptimConfig(Section):
@@ -168,6 +173,9 @@ class DistributedConfig(Section):
     """Ask Open MPI and NCCL for the ring algorithm. Its settings in the environment win."""
     yield_when_idle: bool = True
     """Let a waiting MPI thread give its core away; spinning starves workers that own few cores."""
+    watchdog_seconds: NonNegative = 300.0
+    """A worker that was silent for so long, or a step that takes so long, ends the run, with the stacks of all workers
+    in its logs. 0: wait for ever."""
 
 
 class MetricsConfig(Section):
@@ -198,6 +206,8 @@ class MetricsConfig(Section):
 class CheckpointConfig(Section):
     every_epochs: Positive = 1.0
     """Epochs between two checkpoints; the last step always makes one."""
+    keep: Count = 3
+    """So many of the last checkpoints stay, and the one with the best accuracy."""
 
 
 class EvalConfig(Section):
@@ -274,12 +284,18 @@ class Config(BaseSettings):
         return self
 
     def digest(self) -> str:
-        """Eight hex digits over all that decides the numbers of a run; not over how fast, where kept or how watched.
+        """Eight hex digits over all that decides the numbers of a run; not over how fast, where kept, how watched, or
+        what comes of a fault.
 
         Which images it reads is the index's digest to say, wherever they lie.
         """
-        free = {"dir", "stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"}
-        text = self.model_dump_json(exclude={"run": True, "metrics": True, "resume": True, "data": free})
+        free: dict[str, Any] = {
+            **dict.fromkeys(("run", "metrics", "checkpoint", "resume"), True),
+            "data": {"dir", "stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"},
+            "train": {"not_finite", "most_skipped"},
+            "distributed": {"watchdog_seconds"},
+        }
+        text = self.model_dump_json(exclude=free)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property

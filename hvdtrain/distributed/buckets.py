@@ -74,6 +74,10 @@ class GradientBuckets:
         if images:
             self._skipped += images
 
+    def doubt(self, loss: torch.Tensor) -> None:
+        """It travels in the same place: NaN if the loss is not finite, else nothing."""
+        self._skipped += loss * 0
+
     def wait(self) -> torch.Tensor:
         """A bucket whose gradients did not all come, be it for want of pictures, is summed as it is."""
         for bucket in self._buckets:
@@ -84,6 +88,11 @@ class GradientBuckets:
             if bucket.wire is not bucket.flat:
                 bucket.flat.copy_(bucket.wire)
         return self._skipped
+
+    def finite(self, *, gradients: bool) -> torch.Tensor:
+        if not gradients:
+            return self._skipped.isfinite()
+        return torch.stack([torch.linalg.vector_norm(bucket.flat) for bucket in self._buckets]).sum().isfinite()
 
     def scale(self, factor: torch.Tensor) -> None:
         for bucket in self._buckets:

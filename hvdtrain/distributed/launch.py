@@ -15,10 +15,10 @@ def command(workers: int, arguments: Sequence[str]) -> list[str]:
     Raises:
         EnvironmentFault: there is no hvdtrain or no mpirun.
     """
-    hvdtrain = [_program("hvdtrain"), *arguments]
+    hvdtrain = [program("hvdtrain"), *arguments]
     if workers == 1:
         return hvdtrain
-    return [_program("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(workers), *hvdtrain]
+    return [program("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(workers), *hvdtrain]
 
 
 def variables(threads: int) -> dict[str, str]:
@@ -29,7 +29,12 @@ def variables(threads: int) -> dict[str, str]:
     return {**os.environ, **ours}
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of `name`: beside this Python, or on PATH.
+
+    Raises:
+        EnvironmentFault: neither has it.
+    """
     beside = Path(sys.executable).parent
     path = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     if path is None:

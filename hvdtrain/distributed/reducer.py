@@ -11,7 +11,8 @@ from hvdtrain.distributed.comm import Comm
 
 
 class Reducer(Protocol):
-    """Use: `start()`; for each micro-batch `skip`, forward and backward; `wait()`. Then every `.grad` is the sum."""
+    """Use: `start()`; for each micro-batch `skip`, forward, `doubt` and backward; `wait()`. Then every `.grad` is the
+    sum."""
 
     sizes: list[int]
     """Bytes of each bucket, in the order of backward; nothing where Horovod makes them anew in each step."""
@@ -22,12 +23,22 @@ class Reducer(Protocol):
     def skip(self, images: int) -> None:
         """Count images that this worker's next micro-batch lacks. Before its backward."""
 
+    def doubt(self, loss: torch.Tensor) -> None:
+        """Let all workers know unless the loss, a scalar, is finite. Before its backward."""
+
     def wait(self) -> torch.Tensor:
         """Return when every gradient is summed over the workers.
 
         Returns:
             the images that all workers' micro-batches lack: a scalar on the gradients' device, or on the CPU where
-            nothing had to be waited for.
+            nothing had to be waited for. NaN if a loss was not finite among several workers.
+        """
+
+    def finite(self, *, gradients: bool) -> torch.Tensor:
+        """Whether all losses of all workers are finite, a boolean scalar on any device.
+
+        Args:
+            gradients: and the norm of the summed gradients too.
         """
 
     def scale(self, factor: torch.Tensor) -> None:
@@ -42,20 +53,26 @@ class LocalReducer:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.sizes: list[int] = []
-        self._model, self._skipped = model, 0
+        self._model, self._skipped, self._doubt = model, 0, torch.zeros(())
 
     def start(self) -> None:
         self._model.zero_grad()
-        self._skipped = 0
+        self._skipped, self._doubt = 0, torch.zeros(())
 
     def skip(self, images: int) -> None:
         self._skipped += images
+
+    def doubt(self, loss: torch.Tensor) -> None:
+        self._doubt = self._doubt + loss * 0
 
     def wait(self) -> torch.Tensor:
         for parameter in self._model.parameters():
             if parameter.grad is None:  # no image was there: the update goes on by momentum and decay, as among others
                 parameter.grad = torch.zeros_like(parameter)
         return torch.tensor(self._skipped, dtype=torch.float64)
+
+    def finite(self, *, gradients: bool) -> torch.Tensor:
+        return (self._doubt + _norm(_gradients(self._model)) if gradients else self._doubt).isfinite()
 
     def scale(self, factor: torch.Tensor) -> None:
         torch._foreach_mul_(_gradients(self._model), float(factor))
@@ -71,7 +88,7 @@ class HorovodReducer:
         import horovod.torch as hvd
 
         self.sizes: list[int] = []
-        self._comm, self._model, self._skipped = comm, model, 0
+        self._comm, self._model, self._skipped, self._doubt = comm, model, 0, torch.zeros(())
         self._micro_batches = micro_batches
         self._reducing: Any = hvd.DistributedOptimizer(
             torch.optim.SGD(model.parameters(), lr=0.0),  # never takes a step
@@ -83,17 +100,24 @@ class HorovodReducer:
 
     def start(self) -> None:
         self._reducing.zero_grad()
-        self._skipped = 0
+        self._skipped, self._doubt = 0, torch.zeros(())
 
     def skip(self, images: int) -> None:
         self._skipped += images
 
+    def doubt(self, loss: torch.Tensor) -> None:
+        self._doubt = self._doubt + loss * 0
+
     def wait(self) -> torch.Tensor:
         with self._comm.waiting_in("gradients"):
             self._reducing.synchronize()
-        (skipped,) = self._comm.sum([float(self._skipped)], "skipped")
+        (skipped,) = self._comm.sum([self._skipped + float(self._doubt)], "skipped")
         first = next(self._model.parameters())
-        return torch.tensor(skipped, dtype=first.dtype, device=first.device)
+        self._doubt = torch.tensor(skipped, dtype=first.dtype, device=first.device)
+        return self._doubt
+
+    def finite(self, *, gradients: bool) -> torch.Tensor:
+        return (self._doubt + _norm(_gradients(self._model)) if gradients else self._doubt).isfinite()
 
     def scale(self, factor: torch.Tensor) -> None:
         torch._foreach_mul_(_gradients(self._model), factor)
@@ -106,6 +130,10 @@ class HorovodReducer:
         finally:
             self._reducing.set_backward_passes_per_step(self._micro_batches)
             self._reducing.load_state_dict(self._reducing.state_dict())  # makes it forget the gradients it has seen
+
+
+def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(torch._foreach_norm(gradients)).sum()  # of norms: as finite as their root of squares
 
 
 def _gradients(model: torch.nn.Module) -> list[torch.Tensor]:

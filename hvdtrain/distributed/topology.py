@@ -41,3 +41,11 @@ def from_environment(environment: Mapping[str, str]) -> Topology:
                 raise EnvironmentFault(f"{launcher} gave {given}: expected a rank from 0 to {size - 1}")
             return Topology(rank, size, local_rank, launcher)
     return Topology(rank=0, size=1, local_rank=0, launcher="none")
+
+
+def has_rank(environment: Mapping[str, str], *, outside: Mapping[str, str]) -> bool:
+    """Whether a launcher that was started in the environment `outside` gave a rank to a process.
+
+    A variable that was there before the launcher, as PMIX_RANK in a batch script, tells nothing.
+    """
+    return any(rank in environment and rank not in outside for rank, *_ in _VARIABLES.values())

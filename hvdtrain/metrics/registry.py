@@ -75,7 +75,20 @@ class RunMetrics:
     loss_scale = Series(Gauge, "hvdtrain_loss_scale", "Factor of the loss in half precision")
     overflows = Series(Counter, "hvdtrain_steps_overflown", "Steps left out because a gradient was not finite")
 
-    checkpoint = Series(Histogram, "hvdtrain_checkpoint_seconds", "Time to write a checkpoint", buckets=FILES)
+    not_finite = Series(
+        Counter,
+        "hvdtrain_steps_not_finite",
+        "Steps with a loss or gradient that was not finite, by what was done",
+        labels=("action",),
+        values=("stop", "skip", "rewind"),
+    )
+
+    checkpoint = Series(
+        Histogram,
+        "hvdtrain_checkpoint_seconds",
+        "Time until a checkpoint was durable, most of it in the background",
+        buckets=FILES,
+    )
     checkpoints = Series(Counter, "hvdtrain_checkpoints", "Checkpoints written since this process started")
     last_checkpoint = Series(
         Gauge, "hvdtrain_last_checkpoint_timestamp_seconds", "When the last checkpoint was written, seconds since 1970"

@@ -5,17 +5,15 @@ anything: what sharing a machine costs. Then the sum alone. Afterwards everythin
 """
 
 import io
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hvdtrain.checkpoint import store
+from hvdtrain.checkpoint import format as form
 from hvdtrain.distributed import threads
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import Comm
@@ -119,21 +117,5 @@ def _unchanged(state: TrainState) -> Iterator[None]:
     """Within, steps may be taken that nobody will know of."""
     kept = io.BytesIO()
     torch.save(state.tensors(), kept)  # in the host's memory, for the device may have none to spare
-    overflown, generators = state.overflown, _generators()
     yield
-    state.load(store.tensors(kept.getvalue(), torch.device("cpu")), images_seen=state.images_seen, step=state.step)
-    state.overflown = overflown
-    _restore(generators)
-
-
-def _generators() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": np.random.get_state(), "python": random.getstate()}
-
-
-def _restore(generators: dict[str, Any]) -> None:
-    torch.set_rng_state(generators["torch"])
-    if generators["cuda"]:
-        torch.cuda.set_rng_state_all(generators["cuda"])
-    np.random.set_state(generators["numpy"])
-    random.setstate(generators["python"])
+    state.load(form.tensors(kept.getvalue(), torch.device("cpu")))

@@ -19,6 +19,7 @@ from hvdtrain.optim.schedule import Rate
 from hvdtrain.train import clock, recipe
 from hvdtrain.train.clock import StepClock
 from hvdtrain.train.data import Data, Machine
+from hvdtrain.train.finite import Finite
 from hvdtrain.train.state import TrainState
 from hvdtrain.train.step import Arithmetic, Objective
 
@@ -113,6 +114,7 @@ def _state(config: Config, model: nn.Module, device: torch.device, *, lr: float)
         ),
         scaler=_scaler(device) if half else None,
         average=_average(model, config.train.ema_decay) if config.train.ema_decay else None,
+        finite=Finite(certain=config.train.not_finite == "skip"),
     )
 
 

@@ -7,23 +7,24 @@ is decided by counts of steps and images, never by a clock.
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from hvdtrain.data.loader import Batch
+from hvdtrain.distributed.activity import TRAINING
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.reducer import Reducer
 from hvdtrain.train import memory
 from hvdtrain.train.build import Parts
+from hvdtrain.train.checkpoints import Saving
+from hvdtrain.train.doubt import Doubt
 from hvdtrain.train.evaluate import Evaluation, evaluate
 from hvdtrain.train.meters import Meters
 from hvdtrain.train.micro_batches import MicroBatches
 from hvdtrain.train.record import Record
-from hvdtrain.train.state import TrainState
 from hvdtrain.train.step import train_step
 
 COLLECT_GARBAGE_EVERY = 500  # steps; a collection on one worker is a pause for all
@@ -34,23 +35,23 @@ class Cadence:
     report_steps: int
     evaluate_epochs: float
     evaluate_from: float  # epoch
+    evaluate_at_end: bool
     save_epochs: float
 
 
 def train(
-    parts: Parts,
-    comm: Comm,
-    meters: Meters,
-    record: Record,
-    cadence: Cadence,
-    save: Callable[[TrainState], Path] | None,
-) -> None:
-    """Go from the state's position to the end.
+    parts: Parts, comm: Comm, meters: Meters, record: Record, cadence: Cadence, doubt: Doubt, saving: Saving | None
+) -> Evaluation | None:
+    """Go from the state's position to the end. Returns the last evaluation, if there was one.
 
     Args:
-        save: writes a checkpoint; None on the ranks that write none.
+        saving: None on the ranks that write no checkpoints.
+
+    Raises:
+        NotFinite: on all workers at the same step.
+        CheckpointError: on rank 0, after a step during which a save has failed.
     """
-    state = parts.state
+    state, result = parts.state, None
     batches = parts.data.training(state.images_seen)
     gc.collect()
     gc.freeze()  # what start-up left will not become garbage: no collection need look at it
@@ -59,8 +60,9 @@ def train(
     parts.clock.restart()
     while not parts.over:
         epoch_before, lr = parts.epoch, parts.schedule(parts.epoch)
-        step, loss = take_step(parts, comm, batches, parts.reducer, lr=lr)
-        state.images_seen, state.step = step.images_seen, state.step + 1
+        with record.activity.doing(_phase(parts, meters)):
+            step, loss = take_step(parts, comm, batches, parts.reducer, lr=lr)
+        state.advance(step.images_seen)
         meters.add(loss, step)
         record.step(state, step, lr=lr)
         if state.step % cadence.report_steps == 0 or parts.over:
@@ -68,17 +70,33 @@ def train(
             share_quarantine(parts, record)
         if state.step % COLLECT_GARBAGE_EVERY == 0:
             gc.collect()
-        due = parts.epoch >= cadence.evaluate_from and crossed(epoch_before, parts.epoch, cadence.evaluate_epochs)
-        evaluating = due and not parts.over
-        saving = parts.over or crossed(epoch_before, parts.epoch, cadence.save_epochs)
-        if evaluating or saving:
+        evaluate_due = _evaluation_due(cadence, epoch_before, parts)
+        save_due = parts.over or crossed(epoch_before, parts.epoch, cadence.save_epochs)
+        doubt.settle(state, comm, record, now=evaluate_due or save_due)
+        if evaluate_due or save_due:
             with parts.clock.spent_on("pause"):
-                if evaluating:
-                    evaluate_and_record(parts, comm, record)
-                if saving and save:
-                    save_and_record(state, save, record)
-                comm.meet("end of the pause")
+                if evaluate_due:
+                    result = evaluate_and_record(parts, comm, record)
+                with record.activity.doing("saving"):
+                    if save_due and saving:
+                        saving.save(state)
+                    comm.meet("end of the pause")
+        if saving:
+            record.saved(saving.news())
     gc.enable()
+    return result
+
+
+def _phase(parts: Parts, meters: Meters) -> str:
+    """The first step with pictures of a size may have to be compiled, or to look for the fastest algorithms."""
+    pixels = parts.data.pixels(parts.state.images_seen)
+    return TRAINING if pixels == meters.pixels else f"first step at {pixels} pixels"
+
+
+def _evaluation_due(cadence: Cadence, epoch_before: float, parts: Parts) -> bool:
+    if parts.over:
+        return cadence.evaluate_at_end
+    return parts.epoch >= cadence.evaluate_from and crossed(epoch_before, parts.epoch, cadence.evaluate_epochs)
 
 
 def take_step(
@@ -132,19 +150,15 @@ def naming_what_fits(parts: Parts, comm: Comm) -> Iterator[None]:
 def evaluate_and_record(parts: Parts, comm: Comm, record: Record) -> Evaluation:
     """The result of the weights themselves; that of their average is recorded beside it."""
     began = time.perf_counter()
-    result = evaluate(parts.state.model, parts.data.validation(), parts.arithmetic, comm)
-    averaged = None
-    if parts.state.average:
-        averaged = evaluate(parts.state.average, parts.data.validation(), parts.arithmetic, comm)
-    record.evaluated(parts.state, result, averaged, time.perf_counter() - began)
-    share_quarantine(parts, record)
+    with record.activity.doing("evaluation"):
+        result = evaluate(parts.state.model, parts.data.validation(), parts.arithmetic, comm)
+        averaged = None
+        if parts.state.average:
+            averaged = evaluate(parts.state.average, parts.data.validation(), parts.arithmetic, comm)
+        parts.state.judged(max(result.top1, averaged.top1) if averaged else result.top1)
+        record.evaluated(parts.state, result, averaged, time.perf_counter() - began)
+        share_quarantine(parts, record)
     return result
-
-
-def save_and_record(state: TrainState, save: Callable[[TrainState], Path], record: Record) -> None:
-    began = time.perf_counter()
-    path = save(state)
-    record.saved(state, path, time.perf_counter() - began)
 
 
 def share_quarantine(parts: Parts, record: Record) -> None:

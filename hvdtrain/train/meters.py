@@ -59,6 +59,11 @@ class Meters:
             self.windows.clear()
             self.pixels = step.pixels
 
+    def forget(self) -> None:
+        """The steps since the last report: they were in vain."""
+        self.clock.take()
+        self.loss_sum, self.images = None, 0
+
     def report(self, comm: Comm) -> Report:
         """Add up over the workers and begin anew. Collective; waits for the device."""
         loss = 0.0 if self.loss_sum is None else float(self.loss_sum)

@@ -2,10 +2,11 @@
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from hvdtrain.checkpoint.writer import Saved
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.events import EventLog
 from hvdtrain.log import logger
@@ -77,6 +78,7 @@ class Record:
         metrics.payload_bytes.inc(self.traffic.payload_bytes)
         metrics.wire_bytes.inc(self.traffic.wire_bytes)
         metrics.last_step.set(time.time())
+        self.activity.step = state.step
         self.activity.beat()
         if run := metrics.run:
             run.lr.set(lr)
@@ -156,14 +158,31 @@ class Record:
     def quarantined(self, state: TrainState, part: str, image: str, reason: str) -> None:
         self._write("quarantine", state, part=part, image=image, reason=reason)
 
-    def saved(self, state: TrainState, path: Path, seconds: float) -> None:
-        self.activity.beat()
+    def not_finite(self, state: TrainState, *, step: int, what: str, ranks: list[int], action: str) -> None:
         if run := self.metrics.run:
-            run.checkpoint.observe(seconds)
-            run.checkpoints.inc()
-            run.last_checkpoint.set(time.time())
-            run.pause.labels("checkpoint").inc(seconds)
-        self._write("checkpoint", state, path=str(path), seconds=seconds)
+            run.not_finite.labels(action).inc()
+        if self.events:
+            self.events.write(
+                "not_finite", step=step, images_seen=state.images_seen, what=what, ranks=ranks, action=action
+            )
+            logger.warning("step %d: the %s is not finite: %s", step, what, action)
+
+    def saved(self, news: Iterable[Saved]) -> None:
+        for saved in news:
+            if run := self.metrics.run:
+                run.checkpoint.observe(saved.seconds)
+                run.checkpoints.inc()
+                run.last_checkpoint.set(time.time())
+                run.pause.labels("checkpoint").inc(saved.stalled_seconds)
+            if self.events:
+                self.events.write(
+                    "checkpoint",
+                    step=saved.manifest.step,
+                    images_seen=saved.manifest.images_seen,
+                    path=str(saved.path),
+                    stalled_seconds=saved.stalled_seconds,
+                    seconds=saved.seconds,
+                )
 
     def ended(self, state: TrainState, *, seconds: float, images_per_second: float) -> None:
         self._write("end", state, seconds=seconds, images_per_second=images_per_second)

@@ -2,31 +2,34 @@
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hvdtrain import log
-from hvdtrain.checkpoint import store
+from hvdtrain.checkpoint.writer import Writer
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed import device as devices
-from hvdtrain.distributed.activity import Activity
+from hvdtrain.distributed.activity import TRAINING, Activity
 from hvdtrain.distributed.comm import Comm, HorovodComm, SoloComm
 from hvdtrain.distributed.topology import Topology
 from hvdtrain.distributed.tuning import Tuning, tune
-from hvdtrain.errors import CheckpointError, ConfigError
+from hvdtrain.distributed.watchdog import Watchdog
+from hvdtrain.errors import ConfigError, NotFinite
 from hvdtrain.log import duration, logger
 from hvdtrain.metrics import baselines, targets
 from hvdtrain.metrics.efficiency import Baseline, speed
-from hvdtrain.train import baseline, environment, recipe
+from hvdtrain.train import baseline, checkpoints, environment, recipe
 from hvdtrain.train.build import Parts, build
+from hvdtrain.train.checkpoints import Saving
 from hvdtrain.train.data import Machine
+from hvdtrain.train.doubt import Doubt, GoBack
 from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.loop import Cadence, evaluate_and_record, train
 from hvdtrain.train.meters import Meters
 from hvdtrain.train.record import Record
-from hvdtrain.train.state import TrainState
 from hvdtrain.train.trace import forget_after
 from hvdtrain.train.watch import watched
 
@@ -52,15 +55,15 @@ def run(config: Config, topology: Topology) -> None:
     for name, value in tuning.kept.items():
         logger.info("%s = %s comes from the environment and stays", name, value)
 
-    checkpoint = _checkpoint(config, comm)
-    if first and checkpoint:
-        forget_after(folder / "images", checkpoint.manifest.images_seen)
-    machine = Machine(device, cores, topology.launcher)
-    images_seen = checkpoint.manifest.images_seen if checkpoint else 0
-    parts = build(config, comm, machine, bucket_bytes=tuning.bucket_bytes, images_seen=images_seen)
-    if checkpoint:
-        _go_on(parts, checkpoint)
-    with watched(config, comm, parts, machine, activity, threads=threads, tuning=tuning) as seen:
+    with ExitStack() as until_the_end:
+        watchdog = Watchdog(comm, activity, silence_seconds=config.distributed.watchdog_seconds, run_dir=folder)
+        until_the_end.enter_context(watchdog)
+        machine = Machine(device, cores, topology.launcher)
+        parts = _parts(config, comm, machine, tuning)
+        saving = until_the_end.enter_context(_saving(config, parts)) if first else None
+        seen = until_the_end.enter_context(
+            watched(config, comm, parts, machine, activity, threads=threads, tuning=tuning)
+        )
         record = seen.record
         if first:
             _announce(config, parts, world_size=comm.size, place=device.type, environment=seen.environment)
@@ -77,15 +80,31 @@ def run(config: Config, topology: Topology) -> None:
         meters = Meters(parts.clock, _baseline(config, comm, parts, record, setting))
         if meters.baseline:
             record.compared(parts.state, meters.baseline, images=parts.objective.global_batch // comm.size)
-        train(parts, comm, meters, record, _cadence(config), _saving(config, parts) if first else None)
-        result = evaluate_and_record(parts, comm, record) if config.evaluation.at_end else None
-        if first:
+        result = _train(config, parts, comm, meters, record, saving)
+        activity.phase = "the end"
+        if result is None and config.evaluation.at_end:  # the run was over already: somebody asks again
+            result = evaluate_and_record(parts, comm, record)
+        if saving:
+            record.saved(saving.finish())
             seconds = time.perf_counter() - began
             record.ended(parts.state, seconds=seconds, images_per_second=meters.images_per_second)
             _keep_speeds(config, meters, setting, workers=comm.size)
             print(_summary(result, meters, comm.size, seconds, folder, seen.addresses), flush=True)
-    parts.data.close()
+        parts.data.close()
     comm.close()
+
+
+def _parts(config: Config, comm: Comm, machine: Machine, tuning: Tuning) -> Parts:
+    """Those of the run, as it begins or as a checkpoint has left them. Collective."""
+    checkpoint = checkpoints.find(config, comm)
+    images_seen = checkpoint.manifest.images_seen if checkpoint else 0
+    if comm.rank == 0 and checkpoint:
+        forget_after(config.run_dir / "images", images_seen)
+    parts = build(config, comm, machine, bucket_bytes=tuning.bucket_bytes, images_seen=images_seen)
+    if checkpoint:
+        checkpoints.load(parts, checkpoint)
+        parts.state.earlier_seconds = checkpoint.manifest.spent_seconds
+    return parts
 
 
 def _tune(config: Config) -> Tuning:
@@ -107,63 +126,41 @@ def _claim(folder: Path, config: Config) -> None:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    manifest: store.Manifest
-    tensors: bytes
-
-
-def _checkpoint(config: Config, comm: Comm) -> Checkpoint | None:
-    """Where to go on. Rank 0 reads and hands the bytes round: one reader, and no doubt about what was read."""
-    found = None
-    if comm.rank == 0 and config.resume != "never":
-        checkpoints = config.run_dir / "checkpoints"
-        path = store.newest(checkpoints) if config.resume == "auto" else Path(config.resume)
-        if path is not None:
-            found = Checkpoint(*store.read(path))
-            if found.manifest.config_digest != config.digest():
-                raise CheckpointError(
-                    f"{path} belongs to configuration {found.manifest.config_digest}, this one is {config.digest()}",
-                    remedy=f"compare with {config.run_dir}/config.yaml",
-                )
-            logger.info(
-                "resuming from %s: step %d, %d images seen", path, found.manifest.step, found.manifest.images_seen
-            )
-    return comm.broadcast_object(found, "checkpoint")
-
-
-def _go_on(parts: Parts, checkpoint: Checkpoint) -> None:
-    manifest, data = checkpoint.manifest, parts.data.train.digest
-    if manifest.data_digest != data:  # another order: images would be seen twice, and others not at all
-        raise CheckpointError(
-            f"the checkpoint was made with the training images {manifest.data_digest}, these are {data}",
-            remedy="hvdtrain data verify, or begin a new run",
-        )
-    device = next(parts.state.model.parameters()).device
-    parts.state.load(store.tensors(checkpoint.tensors, device), images_seen=manifest.images_seen, step=manifest.step)
-
-
 def _cadence(config: Config) -> Cadence:
     return Cadence(
         report_steps=config.run.report_every,
         evaluate_epochs=config.evaluation.every_epochs,
         evaluate_from=config.evaluation.first_epoch,
+        evaluate_at_end=config.evaluation.at_end,
         save_epochs=config.checkpoint.every_epochs,
     )
 
 
-def _saving(config: Config, parts: Parts) -> Callable[[TrainState], Path]:
-    def save(state: TrainState) -> Path:
-        return store.save(
-            config.run_dir / "checkpoints",
-            state.tensors(),
-            images_seen=state.images_seen,
-            step=state.step,
-            config_digest=config.digest(),
-            data_digest=parts.data.train.digest,
-        )
+@contextmanager
+def _saving(config: Config, parts: Parts) -> Iterator[Saving]:
+    with Writer(checkpoints.folder(config), keep=config.checkpoint.keep) as writer:
+        yield Saving(writer, config_digest=config.digest(), data_digest=parts.data.train.digest)
 
-    return save
+
+def _train(
+    config: Config, parts: Parts, comm: Comm, meters: Meters, record: Record, saving: Saving | None
+) -> Evaluation | None:
+    """To the end, and as often as need be from the last checkpoint again."""
+    doubt = Doubt(config.train.not_finite, most_skipped=config.train.most_skipped)
+    while True:
+        try:
+            with record.activity.doing(TRAINING):
+                return train(parts, comm, meters, record, _cadence(config), doubt, saving)
+        except GoBack as error:
+            if saving:
+                record.saved(saving.finish())
+            checkpoint = comm.broadcast_object(checkpoints.latest(config) if saving else None, "last checkpoint")
+            if checkpoint is None:
+                raise NotFinite(f"{error}, and there is no checkpoint yet to go back to") from None
+            checkpoints.load(parts, checkpoint)
+            meters.forget()
+            if saving:
+                logger.warning("%s: going back to step %d", error, parts.state.step)
 
 
 def _baseline(config: Config, comm: Comm, parts: Parts, record: Record, setting: dict[str, Any]) -> Baseline | None:

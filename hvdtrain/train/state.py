@@ -1,13 +1,16 @@
 """What a run knows: all of it goes into a checkpoint, and nothing else decides how it goes on."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from hvdtrain.errors import HvdtrainError
+from hvdtrain.errors import NotFinite
+from hvdtrain.train.finite import Finite
+from hvdtrain.train.generators import Generators
 
 LEAST_SCALE = 2.0**-24  # half precision's smallest number: of a loss scaled by less nothing is left
 
@@ -21,6 +24,26 @@ class TrainState:
     images_seen: int = 0
     step: int = 0
     overflown: bool = False  # whether the last step was left out
+    finite: Finite = field(default_factory=Finite)  # of the steps
+    generators: Generators = field(default_factory=Generators)
+    top1: float | None = None  # of the weights as they are, or of their average if that is better
+    best_top1: float | None = None  # of all evaluations so far
+    earlier_seconds: float = 0.0  # that the run took before this process went on with it
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def spent_seconds(self) -> float:
+        """Wall-clock time of all processes of this run, but for what was lost with them."""
+        return self.earlier_seconds + time.perf_counter() - self.began
+
+    def judged(self, top1: float) -> None:
+        """The weights as they are have been evaluated."""
+        self.top1 = top1
+        self.best_top1 = max(top1, self.best_top1 or 0.0)
+
+    def advance(self, images_seen: int) -> None:
+        """A step is done."""
+        self.images_seen, self.step, self.top1 = images_seen, self.step + 1, None
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss to call backward on."""
@@ -33,7 +56,7 @@ class TrainState:
         With a scaler, a step whose gradients are not all finite is left out, and the next loss is scaled by less.
 
         Raises:
-            HvdtrainError: they are not finite however little the loss is scaled.
+            NotFinite: they are not finite however little the loss is scaled.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -54,20 +77,45 @@ class TrainState:
         self.scaler.update()
         self.overflown = self.scaler.get_scale() < scale
         if self.overflown and scale <= LEAST_SCALE:
-            raise HvdtrainError(
+            raise NotFinite(
                 f"training has diverged: gradients are not finite even with the loss scaled by {scale:g}",
                 remedy="a smaller optim.base_lr, a longer optim.warmup_epochs, or --precision bf16",
             )
 
-    def tensors(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._parts().items()}
+    def statistics(self) -> list[torch.Tensor]:
+        """Batch norm's running ones, copied."""
+        return [buffer.clone() for buffer in self.model.buffers()]
 
-    def load(self, tensors: dict[str, Any], *, images_seen: int, step: int) -> None:
+    def set_statistics(self, kept: list[torch.Tensor]) -> None:
+        for buffer, values in zip(self.model.buffers(), kept, strict=True):
+            buffer.copy_(values)
+
+    def tensors(self) -> dict[str, Any]:
+        """All that decides how the run goes on; tensors, numbers, texts and collections of them."""
+        progress = {
+            "images_seen": self.images_seen,
+            "step": self.step,
+            "overflown": self.overflown,
+            "top1": self.top1,
+            "best_top1": self.best_top1,
+        }
+        return {"progress": progress} | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load(self, tensors: dict[str, Any]) -> None:
+        """Be as `tensors` was."""
+        self.finite.forget()
         for name, part in self._parts().items():
             part.load_state_dict(tensors[name])
-        self.images_seen = images_seen
-        self.step = step
+        progress = tensors["progress"]
+        self.images_seen, self.step, self.overflown = progress["images_seen"], progress["step"], progress["overflown"]
+        self.top1, self.best_top1 = progress["top1"], progress["best_top1"]
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler, "average": self.average}
+        parts = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+            "average": self.average,
+            "generators": self.generators,
+        }
         return {name: part for name, part in parts.items() if part is not None}

@@ -65,10 +65,12 @@ def train_step(
 
     Every loss is divided by the global minibatch kn, so the sum of gradients over micro-batches and workers is their
     mean (Goyal et al. 2017, section 3, remark 3); over those images that are there, where some could not be decoded.
+    Where a loss or a gradient of any worker is not finite the state stays as it was, and knows it (`state.finite`).
     Batch normalisation's running statistics are those of the first micro-batch: what they would be with one each.
     """
     with clock.spent_on("compute"):
         reducer.start()
+        statistics = state.statistics() if state.finite.certain else None
         total = torch.zeros((), device=next(state.model.parameters()).device)
     for number, batch in enumerate(micro_batches):
         with clock.spent_on("compute"):
@@ -76,14 +78,19 @@ def train_step(
             if len(batch.labels):
                 with frozen_statistics(state.model) if number else nullcontext():
                     loss = objective.loss(arithmetic.forward(state.model, batch.images), batch)
+                reducer.doubt(loss.detach())
                 state.scaled(loss / objective.global_batch).backward()
                 total = total + loss.detach()
     clock.ready()
     skipped = reducer.wait()
     clock.summed()
     with clock.spent_on("compute"):
-        _make_up(reducer, skipped, objective.global_batch)
-        state.update(lr=lr, clip_norm=objective.clip_norm)
+        finite = reducer.finite(gradients=state.scaler is None)  # a scaler deals with its own
+        if state.finite.allows(state.step + 1, finite, total):
+            _make_up(reducer, skipped, objective.global_batch)
+            state.update(lr=lr, clip_norm=objective.clip_norm)
+        elif statistics is not None:  # forward has moved them, maybe to where no return is
+            state.set_statistics(statistics)
     return total
 
 

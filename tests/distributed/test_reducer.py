@@ -23,7 +23,7 @@ Found = dict[tuple[str, str], dict[str, Any]]  # by reducer and compression
 
 def test_all_reducers_have_the_same_face() -> None:
     face = {name for name, _ in inspect.getmembers(Reducer, inspect.isfunction) if not name.startswith("_")}
-    assert face == {"start", "skip", "wait", "scale", "silent"}
+    assert face == {"start", "skip", "doubt", "wait", "finite", "scale", "silent"}
     for reducer in (GradientBuckets, HorovodReducer, LocalReducer):
         for name in face:
             ours, theirs = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (reducer, Reducer))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from hvdtrain.checkpoint import format as form
 from hvdtrain.checkpoint import store
 from hvdtrain.data import demo
 
@@ -64,10 +65,9 @@ class Job:
 
     def weights(self, part: str = "model") -> dict[str, torch.Tensor]:
         """Of the last checkpoint; `average`: the moving average."""
-        newest = store.newest(self.folder / "checkpoints")
-        assert newest is not None
-        _, data = store.read(newest)
-        tensors: dict[str, torch.Tensor] = store.tensors(data, torch.device("cpu"))[part]
+        checkpoint = store.latest(self.folder / "checkpoints").checkpoint
+        assert checkpoint is not None
+        tensors: dict[str, torch.Tensor] = form.tensors(checkpoint.data, torch.device("cpu"))[part]
         return tensors
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from hvdtrain.checkpoint.format import Manifest
+from hvdtrain.checkpoint.writer import Saved
 from hvdtrain.data import synthetic
 from hvdtrain.data.loader import Batch, Plan
 from hvdtrain.distributed.activity import Activity
@@ -213,8 +215,9 @@ def test_the_averages_accuracy_is_told_beside_the_weights_own(record: Record) ->
 
 
 def test_a_checkpoint_is_counted_and_timed(record: Record, tmp_path: Path) -> None:
-    record.saved(state(), tmp_path, seconds=0.5)
+    manifest = Manifest(images_seen=40, step=2, config_digest="c", data_digest="d")
+    record.saved([Saved(tmp_path, manifest, stalled_seconds=0.25, seconds=0.5)])
     assert value(record, "hvdtrain_checkpoints_total") == 1
     assert value(record, "hvdtrain_checkpoint_seconds_sum") == 0.5
-    assert value(record, "hvdtrain_pause_seconds_total", reason="checkpoint") == 0.5
+    assert value(record, "hvdtrain_pause_seconds_total", reason="checkpoint") == 0.25
     assert value(record, "hvdtrain_last_checkpoint_timestamp_seconds") > 1e9

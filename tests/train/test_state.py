@@ -1,6 +1,8 @@
 """What a step leaves behind: weights, the scale of the loss, the average; and that a checkpoint has all of it."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import torch
 from torch.amp import GradScaler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hvdtrain.checkpoint import format as form
 from hvdtrain.checkpoint import store
+from hvdtrain.checkpoint.format import Manifest
 from hvdtrain.config.schema import Config
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.comm import SoloComm
-from hvdtrain.errors import HvdtrainError
+from hvdtrain.errors import NotFinite
 from hvdtrain.train.build import Parts, build
 from hvdtrain.train.data import Machine
 from hvdtrain.train.state import TrainState
@@ -53,24 +57,22 @@ def everything(of: TrainState) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in found.items()}
 
 
-def spoilt(whole: Batch, value: float) -> Batch:
-    """The batch with one pixel that makes every gradient inf or nan."""
-    images = whole.images.clone()
-    images[1, 0, 3, 3] = value
-    return Batch(images, whole.labels, whole.images_seen)
-
-
-def overflow(worker: Worker, on: Batch) -> None:
-    """A step of which forward goes well and backward does not."""
-    weight = worker.state.model.get_parameter("head.weight")
-    hook = weight.register_hook(lambda gradient: gradient * math.inf)
-    worker.step(on)
+@contextmanager
+def spoilt(worker: Worker, value: float = math.inf) -> Iterator[None]:
+    """Within, forward goes well, and backward makes gradients inf or nan."""
+    hook = worker.state.model.get_parameter("head.weight").register_hook(lambda gradient: gradient * value)
+    yield
     hook.remove()
 
 
+def overflow(worker: Worker, on: Batch) -> None:
+    with spoilt(worker):
+        worker.step(on)
+
+
 def saved_and_read(of: TrainState, folder: Path) -> dict[str, Any]:
-    path = store.save(folder, of.tensors(), images_seen=8, step=1, config_digest="c", data_digest="d")
-    return store.tensors(store.read(path)[1], CPU)
+    path = store.save(folder, of.tensors(), Manifest(images_seen=8, step=1, config_digest="c", data_digest="d"))
+    return form.tensors(form.read(path).data, CPU)
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
@@ -102,9 +104,8 @@ def test_a_gradient_that_is_not_finite_on_one_worker_leaves_the_step_out_on_all(
     step_together(workers, [[half] for half in cut(batch(), 2)])
     before = [everything(worker.state) for worker in workers]
     parts = cut(batch(seed=1), 2)
-    parts[victim] = spoilt(parts[victim], value)
-    losses = step_together(workers, [[part] for part in parts])
-    assert [math.isfinite(loss) for loss in losses] == [victim != 0, victim != 1]
+    with spoilt(workers[victim], value):
+        step_together(workers, [[part] for part in parts])
     for worker, was in zip(workers, before, strict=True):
         assert_equal(everything(worker.state), was)
         assert worker.state.overflown
@@ -122,11 +123,11 @@ def test_a_gradient_that_is_not_finite_on_one_worker_leaves_the_step_out_on_all(
 def test_the_scale_grows_after_so_many_good_steps_in_a_row() -> None:
     worker = Worker(scaled(64, growth_interval=3))
     grown, good = [], batch()
-    for on in (good, good, spoilt(good, math.inf), good, good, good, good):
-        worker.step(on)
+    for spoil in (False, False, True, False, False, False, False):
+        overflow(worker, good) if spoil else worker.step(good)
         assert worker.state.scaler is not None
         grown.append(worker.state.scaler.get_scale())
-        assert worker.state.overflown == (on is not good)
+        assert worker.state.overflown == spoil
     assert grown == [64, 64, 32, 32, 32, 64, 64]
 
 
@@ -211,7 +212,8 @@ def test_a_state_goes_through_a_checkpoint_and_back(norm: str, tmp_path: Path) -
     ours.step(batch(seed=1))
     overflow(ours, batch(seed=2))
     ours.step(batch(seed=3))
-    other.state.load(saved_and_read(ours.state, tmp_path), images_seen=24, step=3)
+    ours.state.images_seen, ours.state.step = 24, 3
+    other.state.load(saved_and_read(ours.state, tmp_path))
     assert (other.state.images_seen, other.state.step) == (24, 3)
     for seed, scale in ((4, 128), (5, 256)):
         for worker in (ours, other):
@@ -222,8 +224,10 @@ def test_a_state_goes_through_a_checkpoint_and_back(norm: str, tmp_path: Path) -
 
 
 def test_a_checkpoint_holds_what_the_state_has_and_no_more(tmp_path: Path) -> None:
-    assert saved_and_read(state(), tmp_path / "plain").keys() == {"model", "optimizer"}
-    assert saved_and_read(scaled(), tmp_path / "all").keys() == {"model", "optimizer", "scaler", "average"}
+    assert saved_and_read(state(), tmp_path / "plain").keys() == {"progress", "generators", "model", "optimizer"}
+    assert saved_and_read(scaled(), tmp_path / "all").keys() == {
+        *("progress", "generators", "model", "optimizer", "scaler", "average")
+    }
 
 
 class OneOfTwo(SoloComm):
@@ -293,10 +297,8 @@ def test_a_runs_average_has_its_decay_and_takes_the_statistics_along() -> None:
 def test_a_run_that_diverges_in_half_precision_ends_instead_of_leaving_out_every_step() -> None:
     """Some forty steps after the first that is not finite: 2^16 to 2^-24."""
     diverged = Worker(scaled())
-    with torch.no_grad():
-        diverged.state.model.get_parameter("head.weight").fill_(torch.nan)
     left_out = 0
-    with pytest.raises(HvdtrainError, match="training has diverged") as raised:
+    with pytest.raises(NotFinite, match="training has diverged") as raised, spoilt(diverged):
         while left_out < 100:
             diverged.step(batch(2))
             left_out += 1

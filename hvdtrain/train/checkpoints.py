@@ -1,0 +1,122 @@
+"""Where a run goes on, and what it leaves so that it can."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hvdtrain.checkpoint import format as form
+from hvdtrain.checkpoint import store
+from hvdtrain.checkpoint.format import Checkpoint, Manifest
+from hvdtrain.checkpoint.writer import Saved, Writer
+from hvdtrain.config.schema import Config
+from hvdtrain.distributed.comm import Comm
+from hvdtrain.errors import CheckpointError
+from hvdtrain.log import logger
+from hvdtrain.train.build import Parts
+from hvdtrain.train.state import TrainState
+
+
+def folder(config: Config) -> Path:
+    return config.run_dir / "checkpoints"
+
+
+def find(config: Config, comm: Comm) -> Checkpoint | None:
+    """The checkpoint that `config.resume` means; None for a fresh start. Collective.
+
+    Rank 0 reads and hands the bytes round: one reader, no doubt about what was read, and no file that one node sees
+    already and another not yet.
+
+    Raises:
+        CheckpointError: there is none where one was named, none is whole where there are some, or it belongs to
+            another configuration.
+    """
+    found = None
+    if comm.rank == 0 and config.resume != "never":
+        found = latest(config) if config.resume == "auto" else _named(Path(config.resume), config)
+        if found:
+            _belongs(found, config)
+            manifest, by = found.manifest, found.manifest.versions
+            logger.info(
+                "resuming from %s: step %d, %d images seen; saved by %s",
+                *(found.path, manifest.step, manifest.images_seen),
+                ", ".join(f"{name} {version}" for name, version in by.items()),
+            )
+    return comm.broadcast_object(found, "checkpoint")
+
+
+def latest(config: Config) -> Checkpoint | None:
+    """The run's newest whole checkpoint; those that are later and broken are put aside, and named."""
+    found = store.latest(folder(config))
+    for broken in found.broken:
+        logger.warning("going on from an earlier checkpoint, and putting the broken one aside: %s", broken)
+    return found.checkpoint
+
+
+def load(parts: Parts, checkpoint: Checkpoint) -> None:
+    """
+    Raises:
+        CheckpointError: it was made with other images, or does not fit this network.
+    """
+    manifest, data = checkpoint.manifest, parts.data.train.digest
+    if manifest.data_digest != data:  # another order: images would be seen twice, and others not at all
+        raise CheckpointError(
+            f"the checkpoint was made with the training images {manifest.data_digest}, these are {data}",
+            remedy="hvdtrain data verify, or begin a new run",
+        )
+    device = next(parts.state.model.parameters()).device
+    state = form.tensors(checkpoint.data, device)
+    try:
+        parts.state.load(state)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        cause = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise CheckpointError(f"{checkpoint.path} does not fit this run: {cause}") from None
+
+
+class Saving:
+    """Rank 0's side of it, within a `with` block of the writer's."""
+
+    def __init__(self, writer: Writer, *, config_digest: str, data_digest: str) -> None:
+        self._writer, self._config_digest, self._data_digest = writer, config_digest, data_digest
+
+    def save(self, state: TrainState) -> None:
+        """Begin to save; see `Writer.save`."""
+        manifest = Manifest(
+            images_seen=state.images_seen,
+            step=state.step,
+            config_digest=self._config_digest,
+            data_digest=self._data_digest,
+            top1=state.top1,
+            spent_seconds=state.spent_seconds,
+        )
+        self._writer.save(state.tensors(), manifest)
+
+    def news(self) -> Iterator[Saved]:
+        """What has become durable since the last call.
+
+        Raises:
+            CheckpointError: a save has failed.
+        """
+        self._writer.check()
+        return self._writer.take_saved()
+
+    def finish(self) -> Iterator[Saved]:
+        """As `news`, once nothing is being saved any more."""
+        self._writer.finish()
+        return self._writer.take_saved()
+
+
+def _named(path: Path, config: Config) -> Checkpoint:
+    try:
+        return form.read(path)
+    except CheckpointError as error:
+        there = store.paths(path.parent) or store.paths(folder(config))
+        remedy = f"--resume {there[0]}" if there else "--resume auto goes on where there is something to go on from"
+        raise CheckpointError(str(error), remedy=remedy) from None
+
+
+def _belongs(checkpoint: Checkpoint, config: Config) -> None:
+    digest = checkpoint.manifest.config_digest
+    if digest != config.digest():
+        raise CheckpointError(
+            f"{checkpoint.path} belongs to configuration {digest}, this one is {config.digest()}",
+            remedy=f"compare with {config.run_dir}/config.yaml",
+        )

@@ -1,0 +1,56 @@
+"""Whether the numbers of a step are finite: told on all workers at the same step, by sums that are made anyway.
+
+A loss that is not finite makes a number that travels with the gradients NaN (`Reducer.doubt`), and summed gradients are
+the same on all workers: so each comes to the same answer alone.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Failed:
+    step: int
+    loss: torch.Tensor  # this worker's own, a scalar; finite where another's was not, or the gradient's norm
+
+
+class Finite:
+    """Answers, in the order of the steps. On a GPU an answer is waited for only where a step depends on it: the others
+    are read when the next step is under way."""
+
+    def __init__(self, *, certain: bool = True) -> None:
+        """
+        Args:
+            certain: no step may be made whose numbers are not finite.
+        """
+        self.certain = certain
+        self._open: deque[tuple[torch.Tensor, Failed]] = deque()
+
+    def allows(self, step: int, finite: torch.Tensor, loss: torch.Tensor) -> bool:
+        """Whether to make the step, as far as that is known now.
+
+        Args:
+            finite: a boolean scalar on any device.
+        """
+        self._open.append((finite, Failed(step, loss)))
+        return bool(finite) if self.certain or not finite.is_cuda else True
+
+    def failed(self, *, now: bool) -> Failed | None:
+        """The first step whose numbers were not finite, told once.
+
+        Args:
+            now: wait for the answer of the last step too.
+        """
+        while self._open:
+            finite, step = self._open[0]
+            if finite.is_cuda and not self.certain and not now and len(self._open) == 1:
+                break
+            self._open.popleft()
+            if not bool(finite):
+                return step
+        return None
+
+    def forget(self) -> None:
+        self._open.clear()
