@@ -1,9 +1,10 @@
 """Settings that exclude each other, refused with what would be possible."""
 
+import reprlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hvdtrain.config.schema import DataConfig, MetricsConfig, OptimConfig
+    from hvdtrain.config.schema import Config, DataConfig, MetricsConfig, OptimConfig
 
 
 def schedule(optim: "OptimConfig", epochs: float) -> None:
@@ -39,5 +40,42 @@ def watching(metrics: "MetricsConfig") -> None:
             refuse(f"metrics.{key}", getattr(metrics, key), "a metrics.tls_certificate with it")
 
 
+def together(config: "Config") -> None:
+    if config.distributed.reducer == "horovod" and config.model.channels_last:
+        refuse("model.channels_last", True, "false with distributed.reducer = horovod, which takes contiguous tensors")
+    if config.distributed.compression == "fp16" and config.precision == "float64":
+        refuse("distributed.compression", "fp16", "none with precision = float64")
+    if config.data.train_sizes and config.data.train_sizes[-1][0] >= config.epochs:
+        refuse("data.train_sizes", config.data.train_sizes, f"no size from epoch {config.epochs:g}, the end, on")
+    if "/" in config.run.name or config.run.name in (".", ".."):
+        refuse("run.name", config.run.name, "the name of one folder")
+
+
 def refuse(key: str, value: Any, wanted: str) -> None:
-    raise ValueError(f"{key} = {value}: expected {wanted}")
+    raise ValueError(f"{key} = {shown(value)}: expected {wanted}")
+
+
+def shown(value: Any, most: int = 120) -> str:
+    """A value in a message: on one line, and cut, for what is wrong with it may be its length.
+
+    >>> shown("resnet50"), shown((30.0, 60.0)), shown("a" * 1000, most=12), shown("a\\nb")
+    ('resnet50', '(30.0, 60.0)', 'aaaaaaaaaaa…', "'a\\\\nb'")
+    """
+    if isinstance(value, str):
+        text = value[:most] if value[:most].isprintable() else repr(value[:most])
+        cut = len(value) > most or len(text) > most
+    else:
+        text = _SHORT.repr(value)
+        cut = len(text) > most
+    return text[: most - 1] + "…" if cut else text
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, value: int, level: int) -> str:
+        """Of a long one only its length: its digits would take a time that grows with their square."""
+        bits = value.bit_length()
+        return repr(value) if bits <= 128 else f"a number of about {int(bits * 0.30103) + 1} digits"
+
+
+_SHORT = _Short()
+_SHORT.maxlevel, _SHORT.maxtuple, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 3, 8, 8, 4, 40, 60

@@ -271,16 +271,7 @@ class Config(BaseSettings):
         checks.schedule(self.optim, self.epochs)
         checks.pictures(self.data, self.model.name)
         checks.watching(self.metrics)
-        if self.distributed.reducer == "horovod" and self.model.channels_last:
-            checks.refuse(
-                "model.channels_last", True, "false with distributed.reducer = horovod, which takes contiguous tensors"
-            )
-        if self.distributed.compression == "fp16" and self.precision == "float64":
-            checks.refuse("distributed.compression", "fp16", "none with precision = float64")
-        if self.data.train_sizes and self.data.train_sizes[-1][0] >= self.epochs:
-            checks.refuse("data.train_sizes", self.data.train_sizes, f"no size from epoch {self.epochs:g}, the end, on")
-        if "/" in self.run.name or self.run.name in (".", ".."):
-            checks.refuse("run.name", self.run.name, "the name of one folder")
+        checks.together(self)
         return self
 
     def digest(self) -> str:

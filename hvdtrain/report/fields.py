@@ -6,15 +6,18 @@ from typing import Any
 
 from hvdtrain.events import Record
 
+LARGEST = 1e100  # a number beyond is a damaged one, and its square would be infinite
+
 
 def number(record: Record, key: str) -> float:
-    """A field as a float; NaN where it is missing, null or no number."""
+    """A field as a float; NaN where it is missing, null, no number or beyond all that a run writes."""
     return _float(record.get(key))
 
 
 def count(record: Record, key: str, otherwise: int = 0) -> int:
+    """A field as a whole number of 64 bits: others no run has written."""
     value = number(record, key)
-    return int(value) if math.isfinite(value) else otherwise
+    return int(value) if abs(value) < 2**63 else otherwise
 
 
 def text(record: Record, key: str) -> str:
@@ -36,7 +39,4 @@ def series(value: Any) -> tuple[float, ...]:
 def _float(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return math.nan
-    try:
-        return float(value)
-    except OverflowError:  # an integer that no run has written
-        return math.nan
+    return float(value) if abs(value) < LARGEST else math.nan

@@ -12,6 +12,7 @@ from hvdtrain.report.fields import count, number, numbers, series, text
 from hvdtrain.report.records import Checkpoint, End, Evaluation, Quarantined, Start, Window
 
 RANKS = ("lag", "input", "compute")
+MOST_STEPS = 1_000_000  # between two reports; more is a damaged number
 
 
 class Journal:
@@ -42,8 +43,10 @@ class Journal:
 
     def _add(self, record: Record) -> None:
         event = record["event"]
-        before = self.last[1]
+        before, images_before = self.last[1:]
         self.last = number(record, "time"), count(record, "step"), count(record, "images_seen")
+        if event == "checkpoint":  # of a step that was long ago when it is durable
+            self.last = self.last[0], max(before, self.last[1]), max(images_before, self.last[2])
         if event in ("start", "resume"):
             self.starts.append(_start(record))
             self.end = None
@@ -69,7 +72,7 @@ def _start(record: Record) -> Start:
         step=count(record, "step"),
         images_seen=count(record, "images_seen"),
         resumed=record["event"] == "resume",
-        world_size=count(record, "world_size", 1),
+        world_size=max(count(record, "world_size", 1), 1),
         global_batch=count(record, "global_batch_size"),
         images_per_epoch=count(record, "images_per_epoch"),
         total_images=count(record, "total_images"),
@@ -82,7 +85,7 @@ def _baseline(record: Record) -> Baseline:
     optional = {key: value for key in ("together", "communication") if math.isfinite(value := number(record, key))}
     return Baseline(
         source="measured" if measured else "stored",
-        workers=count(record, "workers", 1),
+        workers=max(count(record, "workers", 1), 1),
         pixels=count(record, "pixels"),
         measured_at=number(record, "measured_at"),
         origin=text(record, "origin"),
@@ -98,7 +101,9 @@ def _baseline(record: Record) -> Baseline:
 def _window(record: Record, starts: list[Start], step_before: int) -> Window:
     """A report of an older version says neither how many steps it is of nor how long they took."""
     step, speed, start = count(record, "step"), number(record, "images_per_second"), starts[-1]
-    steps = count(record, "steps") or max(step - max(step_before, start.step), 1)
+    steps = count(record, "steps")
+    if not 0 < steps <= MOST_STEPS:
+        steps = min(max(step - max(step_before, start.step), 1), MOST_STEPS)
     seconds = number(record, "step_seconds")
     if not math.isfinite(seconds):
         seconds = start.global_batch / speed if speed > 0 else math.nan
@@ -118,7 +123,7 @@ def _window(record: Record, starts: list[Start], step_before: int) -> Window:
         step_seconds=seconds,
         parts=parts if all(math.isfinite(parts.get(part, math.nan)) for part in PARTS) else None,
         ranks={key: series(cast("Any", ranks)[key]) for key in RANKS} if told else None,
-        slowest_rank=int(slowest) if math.isfinite(slowest) else None,
+        slowest_rank=int(slowest) if 0 <= slowest < 2**31 else None,
         efficiency=_efficiency(record.get("efficiency")),
     )
 
@@ -152,7 +157,15 @@ def _evaluation(record: Record) -> Evaluation:
 
 
 def _checkpoint(record: Record) -> Checkpoint:
-    return Checkpoint(number(record, "time"), count(record, "step"), text(record, "path"), number(record, "seconds"))
+    """One of an older version was written while training stood still."""
+    seconds, stalled = number(record, "seconds"), number(record, "stalled_seconds")
+    return Checkpoint(
+        time=number(record, "time"),
+        step=count(record, "step"),
+        path=text(record, "path"),
+        stalled_seconds=stalled if math.isfinite(stalled) else seconds,
+        seconds=seconds,
+    )
 
 
 def _quarantined(record: Record) -> Quarantined:

@@ -45,7 +45,9 @@ def pauses(run: Run) -> tuple[Pause, ...]:
 def spans(run: Run) -> tuple[Span, ...]:
     """Every pause that has a begin and an end, in the order of time."""
     found = [Span("evaluation", each.time - each.seconds, each.time) for each in run.evaluations]
-    found += [Span("checkpoint", each.time - each.seconds, each.time) for each in run.checkpoints]
+    for each in run.checkpoints:
+        began = each.time - each.seconds
+        found.append(Span("checkpoint", began, began + each.stalled_seconds))
     found += [Span("baseline", run.starts[start].time, told) for start, (told, _) in run.baselines.items()]
     heard = run.starts[0].time
     events = sorted(_moments(run))

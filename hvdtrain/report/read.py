@@ -140,6 +140,6 @@ def read_json(file: Path) -> Mapping[str, Any]:
     """The object in a file; empty where it is missing, torn or something else."""
     try:
         value = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -66,7 +66,10 @@ class Checkpoint:
     time: float
     step: int
     path: str
+    stalled_seconds: float
+    """That training stood still for it, at its begin."""
     seconds: float
+    """Until it was durable, at `time`."""
 
 
 @dataclass(frozen=True)

@@ -189,10 +189,18 @@ def _settings(run: Run) -> dict[str, Any]:
         "batch_size": config.data.batch_size if config else None,
         "image_size": config.data.image_size if config else None,
         "device_name": ", ".join(environment.device_names),
-        "date": datetime.fromtimestamp(run.start.time, timezone.utc).isoformat(),
+        "date": _iso(run.start.time),
         "command": environment.command,
         "code": environment.versions.get("commit", ""),
     }
+
+
+def _iso(seconds: float) -> str:
+    """Empty where the time is not known."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return ""
 
 
 def _words(settings: Mapping[str, Any]) -> str:
@@ -210,5 +218,5 @@ def _date(values: Mapping[str, Any]) -> str:
     given = text(values, "date")
     try:
         return moment(datetime.fromisoformat(given.replace("Z", "+00:00")).timestamp())
-    except ValueError:
+    except (ValueError, OverflowError):
         return given

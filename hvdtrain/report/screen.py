@@ -88,7 +88,7 @@ def _top1(now: Snapshot) -> str:
 
 def _progress(now: Snapshot) -> Text:
     share = now.share_done if math.isfinite(now.share_done) else 0.0
-    done = round(min(share, 1.0) * LAG_BAR)
+    done = _cells(share, LAG_BAR)
     bar = Text("█" * done, style="green") + Text("░" * (LAG_BAR - done), style="bright_black")
     return Text.assemble(f"{now.epoch:.2f} of {now.epochs:.4g}  ", bar, f"  {100 * share:.0f} %")
 
@@ -129,8 +129,8 @@ def efficiency_bar(now: Snapshot) -> Text:
     """BAR cells for 100 %; a loss below 0 has none."""
     bar, told, drawn = Text(), 0.0, 0
     for name, share in _shares(now).items():
-        told += max(share, 0.0)
-        cells = min(round(BAR * told), BAR) - drawn
+        told += max(share, 0.0) if math.isfinite(share) else 0.0
+        cells = _cells(told, BAR) - drawn
         bar.append(LOOKS[name].cell * max(cells, 0), style=LOOKS[name].terminal)
         drawn += max(cells, 0)
     return bar
@@ -148,6 +148,10 @@ def _legend(now: Snapshot) -> Text:
 
 def _lag(lag: Lag, slowest: Sequence[Lag]) -> Text:
     who = max(len(f"rank {each.rank} {each.host}") for each in slowest)
-    cells = round(LAG_BAR * max(lag.seconds, 0.0) / max(slowest[0].seconds, 1e-9))
-    bar = Text("█" * cells, style=LOOKS["straggler"].terminal)
+    bar = Text("█" * _cells(lag.seconds / max(slowest[0].seconds, 1e-9), LAG_BAR), style=LOOKS["straggler"].terminal)
     return Text.assemble(f"{f'rank {lag.rank} {lag.host}':<{who}}{milliseconds(lag.seconds):>10} later  ", bar)
+
+
+def _cells(share: float, width: int) -> int:
+    """Of a bar of `width`; none for what is not known."""
+    return round(width * min(max(share, 0.0), 1.0)) if not math.isnan(share) else 0

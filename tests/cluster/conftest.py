@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,17 +29,25 @@ class Network:
     data: Path
     jobs: list[Job] = field(default_factory=list)
 
-    def launch(self, *options: str, name: str) -> Job:
-        """`hvdtrain train` by mpirun, one worker on each."""
-        mpirun = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        assert mpirun, "no mpirun on PATH: hvdtrain doctor"
+    def launch(self, *options: str, name: str, launcher: str = "mpirun") -> Job:
+        """`hvdtrain train`, one worker on each.
+
+        Args:
+            launcher: mpirun, or horovodrun, which uses Gloo.
+        """
+        program = shutil.which(launcher, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        assert program, f"no {launcher} on PATH: hvdtrain doctor"
         variables = {**root_variables(), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
         exported = [word for variable in variables for word in ("-x", variable)]
-        mpi = ["-np", "2", "-H", "h1:1,h2:1", "--bind-to", "none", *OVER_TCP, *exported]
+        how = {
+            "mpirun": ["--bind-to", "none", *OVER_TCP, *exported],
+            "horovodrun": ["--gloo", "--network-interfaces", "eth0"],
+        }[launcher]
+        hosts = ["-np", "2", "-H", "h1:1,h2:1"]
         place = [f"--data.dir={self.data}", f"--run.dir={self.runs}", f"--run.name={name}"]
         train = [HVDTRAIN, "train", *SMALL.split(), *place, f"--metrics.baselines_dir={self.runs}", "--data.threads=1"]
         process = subprocess.Popen(
-            [str(HOSTS), "on", "h1", mpirun, *mpi, *train, *options],
+            [str(HOSTS), "on", "h1", program, *hosts, *how, *train, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -45,6 +55,27 @@ class Network:
         )
         self.jobs.append(Job(self.runs / name, process))
         return self.jobs[-1]
+
+    def cut(self, host: str) -> None:
+        """Nothing passes to it or from it any more, and nobody is told."""
+        subprocess.run(["ip", "-n", "hvsw", "link", "set", host.replace("h", "p"), "down"], check=True)
+
+    def processes(self, *, sshd: bool = False) -> dict[int, str]:
+        """Ids and names of what runs on the hosts.
+
+        Args:
+            sshd: also the hosts' doors, and whoever still stands in them.
+        """
+        found = {}
+        for host in ("h1", "h2"):
+            there = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True, check=False)
+            found |= {int(pid): _name(int(pid)) for pid in there.stdout.split()}
+        return {pid: name for pid, name in found.items() if name and (sshd or "sshd" not in name)}
+
+    def end_processes(self, *, sshd: bool = False) -> None:
+        for pid in self.processes(sshd=sshd):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def throttle(self, megabits: int | None) -> None:
         """Let each host send so many Mbit/s, or as many as it can."""
@@ -68,7 +99,15 @@ def network(digits: Path, tmp_path: Path) -> Iterator[Network]:
         for job in network.jobs:
             job.process.kill()
             job.process.wait()
+        network.end_processes(sshd=True)
         subprocess.run([HOSTS, "down", tmp_path / "hosts"], check=True)
+
+
+def _name(pid: int) -> str:
+    """Empty when it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text()
+    return ""
 
 
 def _until(condition: Callable[[], bool]) -> None:
