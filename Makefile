@@ -27,6 +27,10 @@ demo: setup ## train on the embedded digits with two workers on this machine
 test: setup test-setup lint ## all checks and all tests: what CI runs
 	python -m pytest
 
+.PHONY: soak
+soak: setup test-setup ## every fault that is foreseen, many times: a table of what was tried, survived and lost; some hours
+	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py
+
 .PHONY: test-setup
 test-setup:
 	@docker/test-setup.sh

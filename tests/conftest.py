@@ -1,16 +1,18 @@
 """In CI nothing may be left out in silence: only a test that needs a GPU may be skipped there, and it is counted."""
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from .faults.conftest import TALLIES
-from .faults.tally import table
+from .faults.tally import Tally, Times, Trials, table
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+TALLIES = pytest.StashKey[list[Tally]]()
 
 # A busy machine is slow at times, which is no failure; and what CI tries is the same each time.
 settings.register_profile("here", deadline=None, derandomize=IN_CI)
@@ -33,6 +35,27 @@ def golden(pytestconfig: pytest.Config) -> Callable[[Path, str], None]:
         assert path.read_text() == text, f"{path} differs: pytest --update-golden writes it anew"
 
     return check
+
+
+@pytest.fixture
+def times(pytestconfig: pytest.Config) -> Times:
+    return lambda few, many: many if pytestconfig.getoption("--soak") else few
+
+
+@pytest.fixture
+def trials(pytestconfig: pytest.Config) -> Trials:
+    """What a trial raises is counted and goes on to the next; the end of the outer block fails if one was lost, or if
+    none was tried."""
+
+    @contextmanager
+    def begin(fault: str) -> Iterator[Tally]:
+        tally = Tally(fault)
+        pytestconfig.stash.setdefault(TALLIES, []).append(tally)
+        yield tally
+        assert tally.tried, f"{fault}: nothing was tried"
+        assert not tally.lost, f"{fault}: {len(tally.lost)} of {tally.tried} lost:\n" + "\n".join(tally.lost[:20])
+
+    return begin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

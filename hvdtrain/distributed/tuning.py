@@ -40,7 +40,7 @@ def tune(
     if buckets:
         threshold = environment.get("HOROVOD_FUSION_THRESHOLD")
         if threshold is not None:
-            if not threshold.isdigit():
+            if not (threshold.isascii() and threshold.isdigit() and len(threshold) < 19):
                 raise ConfigError(f"HOROVOD_FUSION_THRESHOLD = {threshold}: expected a number of bytes")
             bucket_bytes = int(threshold)
             kept["HOROVOD_FUSION_THRESHOLD"] = threshold

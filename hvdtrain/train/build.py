@@ -16,7 +16,7 @@ from hvdtrain.model.groups import parameter_groups
 from hvdtrain.model.stages import compile_stages
 from hvdtrain.optim.build import optimizer as build_optimizer
 from hvdtrain.optim.schedule import Rate
-from hvdtrain.train import clock, recipe
+from hvdtrain.train import clock, generators, recipe
 from hvdtrain.train.clock import StepClock
 from hvdtrain.train.data import Data, Machine
 from hvdtrain.train.finite import Finite
@@ -87,7 +87,7 @@ def build(config: Config, comm: Comm, machine: Machine, *, bucket_bytes: int, im
 
 def initial_model(config: Config, comm: Comm, device: torch.device, *, classes: int) -> nn.Module:
     """The network with rank 0's initial weights on every worker."""
-    torch.manual_seed(config.seed)
+    generators.seed(config.seed)
     kind = config.model
     model = build_model(kind.name, classes=classes, norm=kind.norm, zero_gamma=kind.zero_gamma, head_std=kind.head_std)
     dtype, _ = ARITHMETIC[config.precision]

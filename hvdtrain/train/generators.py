@@ -7,6 +7,13 @@ import numpy as np
 import torch
 
 
+def seed(number: int) -> None:
+    """All of them, so that whatever draws from one draws the same in each run of a configuration."""
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
 class Generators:
     """Part of a TrainState. Every worker seeds its own alike and draws alike, so rank 0's are everyone's."""
 

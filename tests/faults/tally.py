@@ -1,8 +1,14 @@
 """How often a fault was tried, and how often something was lost by it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+
+Times = Callable[[int, int], int]
+"""times(few, many): how often a fault is tried in `make test` and in `make soak`."""
+
+Trials = Callable[[str], "AbstractContextManager[Tally]"]
+"""`with trials("what is tried") as tally:`, and within `with tally.one("which"):` around each single trial."""
 
 
 @dataclass
@@ -10,7 +16,6 @@ class Tally:
     fault: str
     tried: int = 0
     lost: list[str] = field(default_factory=list)
-    seconds: float = 0.0
 
     @property
     def survived(self) -> int:
