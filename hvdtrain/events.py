@@ -17,16 +17,24 @@ and by event:
                  where these went, see metrics/breakdown.py; slowest_rank; efficiency, or null without a baseline
     evaluate     epoch, top1, top5, loss, images, seconds; average_top1, average_top5, average_loss
     quarantine   part, image, reason: an image that cannot be decoded is left out from now on
-    checkpoint   path, seconds
+    not_finite   what: loss or gradient; ranks whose loss it was; action: stop, skip or rewind
+    checkpoint   path; step and images_seen are the checkpoint's; stalled_seconds that training stood still for it;
+                 seconds until it was durable
+    stalled      ranks, message: whom the watchdog blames and for what; images_seen is that of the record before
     end          seconds, images_per_second
 """
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from hvdtrain.errors import EnvironmentFault
+from hvdtrain.log import logger
+from hvdtrain.masking import masked_fields
 
 REPORT = b'"event": "report"'
 HEAD = 120  # bytes of a line within which its event is named
@@ -35,18 +43,66 @@ Record = Mapping[str, Any]
 
 
 class EventLog:
-    """Appends records to events.jsonl, each line written whole and at once."""
+    """Appends records to events.jsonl, each line at once. What cannot be written, as on a full disk, is lost: readers
+    step over its torn piece, the run goes on, and the log says what is missing."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("ab", buffering=0)  # a line is one write, however long
+        """
+        Raises:
+            EnvironmentFault: the file cannot be opened.
+        """
+        self._path = path
+        self._failing = False
+        self._missing = 0  # records lost since it began to fail
+        self._rest = b""  # of the last line, not written
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = path.open("a+b", buffering=0)  # a line is one write, however long
+            self._torn = _ends_within_a_line(self._file)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"{path} cannot be written: {error.strerror}", remedy=f"df -h {path.parent}; ls -ld {path.parent}"
+            ) from None
 
     def write(self, event: str, *, step: int, **fields: Any) -> None:
-        record = {"time": time.time(), "event": event, "step": step, **fields}
-        self._file.write(json.dumps(_json_value(record)).encode() + b"\n")
+        """Secrets in `fields` are masked."""
+        record = {"time": time.time(), "event": event, "step": step, **masked_fields(fields)}
+        line = json.dumps(_json_value(record)).encode() + b"\n"
+        try:
+            self._append(b"\n" + line if self._torn else line)
+        except OSError as error:
+            if not self._failing:
+                logger.warning("%s cannot be written: %s; the run goes on without it", self._path, error.strerror)
+            self._failing = True
+            self._missing += self._rest != b"\n"  # which the next one begins with
+        else:
+            if self._failing:
+                logger.warning("%s can be written again; records missing there: %d", self._path, self._missing)
+            self._failing, self._missing = False, 0
 
     def close(self) -> None:
-        self._file.close()
+        if self._failing:
+            logger.warning("%s is not whole; records missing there: %d", self._path, self._missing)
+        try:
+            self._file.close()
+        except OSError as error:  # a network disk may say only now that it is full
+            logger.warning("%s may not be whole: %s", self._path, error.strerror)
+
+    def _append(self, line: bytes) -> None:
+        """A short write is gone on with: the next one says why it was short."""
+        self._rest = line
+        while self._rest:
+            written = self._file.write(self._rest)
+            self._rest = self._rest[written:]
+            self._torn = bool(self._rest) if written else self._torn
+
+
+def _ends_within_a_line(file: IO[bytes]) -> bool:
+    """As the file of a run that was killed while it wrote does."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
 
 
 def _json_value(value: Any) -> Any:
@@ -109,6 +165,6 @@ def _only_last(lines: list[bytes], count: int) -> list[bytes]:
 def _record(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
-    except ValueError:  # not JSON, or not even UTF-8
+    except (ValueError, RecursionError):  # not JSON, not even UTF-8, or nested without end
         return None
     return record if isinstance(record, dict) and isinstance(record.get("event"), str) else None

@@ -21,7 +21,7 @@ settings.load_profile("here")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden records anew, to be read in the diff")
-    parser.addoption("--soak", action="store_true", help="try every fault of tests/faults many times, for hours")
+    parser.addoption("--soak", action="store_true", help="try every fault of tests/faults many times")
 
 
 @pytest.fixture

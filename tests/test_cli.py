@@ -139,6 +139,12 @@ def test_data_demo_writes_the_digits(capsys: pytest.CaptureFixture[str], tmp_pat
         (["train", "--config", "/no/such.yaml"], "--config /no/such.yaml: No such file or directory; presets are demo"),
         (["train", "--epochs", "5"], "optim.warmup_epochs = 5.0: expected less than epochs = 5"),
         (["doctor", "--jsn"], "unknown option --jsn; the nearest is --json"),
+        (["launch"], "no command: expected such as hvdtrain launch mpirun -np 2 hvdtrain train → hvdtrain launch"),
+        (["launch", "--grace", "5", "--"], "no command: expected such as"),
+        (["launch", "--grace", "0", "mpirun"], "--grace 0: expected more than 0 seconds"),
+        (["launch", "--grace", "nan", "mpirun"], "--grace nan: expected more than 0 seconds"),
+        (["launch", "--grace=soon", "mpirun"], "argument --grace: invalid float value: 'soon'"),
+        (["launch", "--grce", "mpirun"], "unknown option --grce; the nearest is --grace"),
     ],
 )
 def test_a_usage_error_is_one_line_and_exit_code_2(
@@ -151,7 +157,9 @@ def test_a_usage_error_says_what_to_type_next(capsys: pytest.CaptureFixture[str]
     assert fails(capsys, "config", "--zzz").endswith("→ hvdtrain config --help\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["config", "-h"], ["data", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["config", "-h"], ["data", "--help"], ["launch", "-h"]]
+)
 def test_help_is_on_stdout_and_no_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
@@ -221,3 +229,31 @@ def test_a_reproduction_that_cannot_be_is_refused_before_it_makes_a_folder(
     assert main(["reproduce", "goyal-mini", "--dir", str(folder), *given]) == 2
     assert message in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("between", [[], ["--"], ["--grace", "9"], ["--grace=9", "--"]])
+def test_what_follows_the_launcher_is_its_own(between: list[str]) -> None:
+    ran = hvdtrain("launch", *between, "printf", "%s,", "--", "--grace", "--help", "-x=1")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "--,--grace,--help,-x=1,", "")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "message"),
+    [
+        ("mpirum", "hvdtrain: no mpirum beside "),
+        ("/no/mpirun", "hvdtrain: /no/mpirun: expected a program that can be executed → ls -l /no/mpirun\n"),
+    ],
+)
+def test_a_launcher_that_is_not_there_is_a_fault_of_the_environment(
+    launcher: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["launch", launcher, "-np", "2"]) == 3
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_launcher_that_cannot_be_executed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mpirun").write_text("echo no first line that names a shell")
+    (tmp_path / "mpirun").chmod(0o755)
+    ran = hvdtrain("launch", str(tmp_path / "mpirun"))
+    assert ran.returncode == 3
+    assert ran.stderr.startswith(f"hvdtrain: {tmp_path}/mpirun cannot be started: Exec format error")

@@ -15,8 +15,8 @@ PACKAGE = Path(hvdtrain.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS_BY_FLOOR = (
-    ("errors", "events", "files", "log", "provenance"),
-    ("config", "torchvision"),
+    ("errors", "files", "log", "masking", "provenance"),
+    ("config", "events", "torchvision"),
     ("distributed",),
     ("data", "model", "optim", "metrics", "checkpoint"),
     ("train",),

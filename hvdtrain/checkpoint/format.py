@@ -34,8 +34,10 @@ ZIP = b"PK\x03\x04"  # torch's format since 1.6; its older ones had loaders of t
 
 
 # What torch's loader raises over an archive that holds anything else than it should: 100,000 forged ones were tried.
-REFUSALS = (AssertionError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
-REFUSALS += (pickle.UnpicklingError, struct.error)
+REFUSALS = (
+    *(AssertionError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError),
+    *(pickle.UnpicklingError, struct.error),
+)
 KIND = {
     "images_seen": int,
     "step": int,

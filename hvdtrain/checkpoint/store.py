@@ -41,10 +41,9 @@ def save(folder: Path, tensors: dict[str, Any], manifest: Manifest) -> Path:
             _put_aside(path)
         with folder_whole(path) as temporary:
             form.write(temporary, tensors, manifest)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be saved: {error.strerror or error}", remedy="make room, then --resume auto"
-        ) from error
+    except (OSError, MemoryError, RuntimeError) as error:  # torch has no better one for its archives
+        cause = getattr(error, "strerror", "") or str(error).partition("\n")[0] or "out of memory"
+        raise CheckpointError(f"{path} cannot be saved: {cause}", remedy="make room, then --resume auto") from error
     return path
 
 
@@ -56,7 +55,10 @@ def check_space(folder: Path, size: int) -> None:
     Raises:
         CheckpointError: there is no room for them.
     """
-    free, needed = shutil.disk_usage(folder).free, size + RESERVE
+    try:
+        free, needed = shutil.disk_usage(folder).free, size + RESERVE
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be looked at: {error.strerror}", remedy=f"df -h {folder}") from None
     if free < needed:
         raise CheckpointError(
             f"{folder} has no room for a checkpoint: {free / 1e6:,.0f} MB free, it takes {needed / 1e6:,.0f} MB",
@@ -83,7 +85,11 @@ def latest(folder: Path) -> Latest:
             broken[path] = error
             continue
         for each in broken:
-            _put_aside(each)
+            try:
+                _put_aside(each)
+            except OSError as error:
+                cause = f"{each} is broken, and cannot be put aside: {error.strerror}"
+                raise CheckpointError(cause, remedy=f"df -h {folder}; ls -ld {folder}") from None
         return Latest(checkpoint, tuple(broken.values()))
     if broken:
         raise CheckpointError(

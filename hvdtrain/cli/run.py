@@ -1,5 +1,6 @@
-"""train, config."""
+"""train, launch, config."""
 
+import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,45 @@ if TYPE_CHECKING:
     from hvdtrain.cli.verbs import Verbs
     from hvdtrain.config.schema import Config
 
+LAUNCH = """\
+Start a launcher, and make sure that the job ends: once it had workers on this
+host and none of them is left, it has to end within --grace, or it is ended with
+all that it started. mpirun waits for ever for a host that was lost.
+
+    hvdtrain launch mpirun -np 256 --hostfile hosts hvdtrain train --config ...
+    hvdtrain launch --grace 60 horovodrun -np 16 -H a:8,b:8 hvdtrain train ...
+
+Input, output and signals reach the launcher as without hvdtrain. The exit code
+is the launcher's, or 128 + the signal that ended it; 6 if it outlived its
+workers. A script that goes on after its workers needs a longer --grace. Where
+no worker is seen on this host, as under salloc on a login node or with srun,
+the launcher's own end is waited for.
+"""
+
 
 def add(verbs: "Verbs") -> None:
     train = verbs.add_parser("train", help="train, alone or as one of the workers of mpirun, horovodrun or srun")
     options = add_options(train)
     train.set_defaults(parser=train, verb=lambda given, topology: _train(given, topology, options))
+
+    launch = verbs.add_parser(
+        "launch",
+        help="start mpirun or horovodrun, and end it if it goes on without its workers",
+        usage="%(prog)s [-h] [--grace SECONDS] [--] COMMAND …",
+        description=LAUNCH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    launch.add_argument(
+        "--grace",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long the launcher may go on when its workers have ended; default: %(default)g",
+    )
+    launch.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="COMMAND …", help="the launcher, and all that belongs to it"
+    )
+    launch.set_defaults(parser=launch, verb=_launch)
 
     config = verbs.add_parser("config", help="print the whole configuration that a command line means, as YAML")
     resolved = add_options(config)
@@ -29,6 +64,17 @@ def _train(given: Namespace, topology: Topology, options: "CliSettingsSource[Con
 
     run(config, topology)
     return 0
+
+
+def _launch(given: Namespace, _: Topology) -> int:
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    if not command or not command[0]:
+        given.parser.error("no command: expected such as hvdtrain launch mpirun -np 2 hvdtrain train")
+    if not given.grace > 0:
+        given.parser.error(f"--grace {given.grace:g}: expected more than 0 seconds")
+    from hvdtrain.distributed.supervise import supervise
+
+    return supervise(command, grace_seconds=given.grace)
 
 
 def _config(given: Namespace, options: "CliSettingsSource[Config]") -> int:

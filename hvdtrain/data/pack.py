@@ -113,10 +113,8 @@ def _is_text(name: str) -> bool:
 def _claim(folder: Path, packing: dict[str, Any]) -> None:
     """Say what the shards in `folder` are, or see that they are just these."""
     file = folder / PACKING
-    if file.exists() and json.loads(file.read_text()) != packing:
-        raise DataError(
-            f"{file} has {file.read_text().strip()}: expected {json.dumps(packing)}", remedy="another folder"
-        )
+    if file.exists() and (known := file.read_bytes().strip()) != json.dumps(packing).encode():
+        raise DataError(f"{file} has {known[:200]!r}: expected {json.dumps(packing)}", remedy="another folder")
     if not file.exists() and shards.files(folder):
         raise DataError(f"{folder} has shards of another packing", remedy="another folder")
     write_whole(file, json.dumps(packing) + "\n")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdtrain.data.index import Index
-from hvdtrain.errors import DataError
+from hvdtrain.errors import DataError, EnvironmentFault
 from hvdtrain.files import write_whole
 
 FILE = "quarantine.jsonl"
@@ -81,13 +81,22 @@ def read(path: Path) -> dict[str, str]:
         try:
             entry = json.loads(line)
             reasons[str(entry["image"])] = str(entry["reason"])
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             expected = f'{path}:{number}: expected {{"image": …, "reason": …}}, got {line[:80]!r}'
             raise DataError(expected, remedy="hvdtrain data verify") from None
     return reasons
 
 
 def write(path: Path, reasons: Mapping[str, str]) -> None:
-    """Replace the list at `path`."""
+    """Replace the list at `path`.
+
+    Raises:
+        EnvironmentFault: it cannot be written; the list that was there stays.
+    """
     lines = (json.dumps({"image": name, "reason": reason}) + "\n" for name, reason in sorted(reasons.items()))
-    write_whole(path, "".join(lines))
+    try:
+        write_whole(path, "".join(lines))
+    except OSError as error:
+        raise EnvironmentFault(
+            f"the quarantine list {path} cannot be written: {error.strerror}", remedy=f"df -h {path.parent}"
+        ) from None

@@ -19,6 +19,8 @@ from hvdtrain.errors import DataError
 
 CLASSES = "classes.txt"
 LABEL_SUFFIX = ".cls"
+LABEL_BYTES = 16  # of a .cls at most
+MOST_CLASSES = 1_000_000  # where only the labels tell how many there are
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,17 @@ def _members(path: str) -> list[Member]:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
+                if member.size < 0 or tar.offset <= member.offset:  # it would lead back to where it came from, for ever
+                    raise DataError(f"{path} is damaged at byte {member.offset}: a size below zero")
                 stem, suffix = _split(member.name)
                 if not member.isreg():
                     continue
                 if suffix == LABEL_SUFFIX:
                     content = tar.extractfile(member)
-                    labels[stem] = int(content.read()) if content else -1
+                    digits = content.read(LABEL_BYTES + 1) if content else b""
+                    if len(digits) > LABEL_BYTES:
+                        raise DataError(f"{path}: {member.name} has {member.size} bytes: expected a decimal number")
+                    labels[stem] = int(digits)
                 elif suffix in SUFFIXES and not Path(member.name).name.startswith("."):
                     images[member.name] = member
             end = tar.offset
@@ -102,6 +109,8 @@ def _members(path: str) -> list[Member]:
             return found
     except (OSError, tarfile.TarError, ValueError) as error:
         raise DataError(f"{path} is no tar shard: {error}") from None
+    except (OverflowError, MemoryError):  # tarfile asks for as many bytes as a header says
+        raise DataError(f"{path} is no tar shard: a header in it tells of more bytes than there can be") from None
 
 
 def _classes(root: Path, members: list[Member]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -116,7 +125,10 @@ def _classes(root: Path, members: list[Member]) -> tuple[tuple[str, ...], NDArra
     elif all(folders):
         classes = tuple(sorted(set(folders)))
     else:
-        classes = tuple(str(number) for number in range(1 + max((m.label for m in members if m.label), default=0)))
+        highest = max((member.label for member in members if member.label), default=0)
+        if highest >= MOST_CLASSES:
+            raise DataError(f"a label in the shards of {root} is {highest}: expected less than {MOST_CLASSES}")
+        classes = tuple(str(number) for number in range(1 + highest))
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.empty(len(members), np.int64)
     for i, (member, folder) in enumerate(zip(members, folders, strict=True)):

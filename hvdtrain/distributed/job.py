@@ -1,8 +1,8 @@
 """A launcher as a child process: its process group, its signals, its terminal and its end.
 
-The group is its own, so that what is sent to this process's group, as `timeout` does, reaches the launcher once. Started
-at a prompt, the launcher gets the terminal as a job gets it from a shell: Ctrl-C, Ctrl-Z and what is typed reach it as
-without us. In a pipeline or a script the terminal stays with those around, and its signals are handed on.
+The group is its own, so that what is sent to this process's group, as `timeout` does, reaches the launcher once. At a
+prompt the launcher gets the terminal, as a job gets it from a shell: Ctrl-C, Ctrl-Z and what is typed reach it.
+In a pipeline or a script the terminal stays with those around, and its signals are handed on.
 """
 
 import ctypes
@@ -43,20 +43,23 @@ class Job:
         return self._process.pid
 
     def wait(self, seconds: float) -> bool:
-        """Hand on a signal as soon as there is one, for `seconds` at most. Whether it was SIGCONT: time has stood still."""
+        """Wait for a signal, `seconds` at most, and hand it on. Whether the job goes on after a stop."""
         received = signal.sigtimedwait({*self._handed_on, signal.SIGCHLD}, seconds)
         self._reap()
         if self.exit_code is not None:
             return False
+        continued = received is not None and received.si_signo == signal.SIGCONT
+        if continued:
+            _lend_terminal(self.pid)
         if received and received.si_signo in self._handed_on:
             # The terminal, which is the kernel, means a whole group; a sender means a process.
             send = os.killpg if received.si_code > 0 else os.kill
-            send(self.pid, received.si_signo)
-        stopped = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
-        if stopped and stopped.si_status in TERMINAL_STOPS:
+            with suppress(PermissionError):  # it has become another user's
+                send(self.pid, received.si_signo)
+        if self._stopped_at_terminal():
             self._stop_too()
-            return True
-        return received is not None and received.si_signo == signal.SIGCONT
+            continued = True
+        return continued
 
     @property
     def exit_code(self) -> int | None:
@@ -79,6 +82,12 @@ class Job:
             self._process.poll()
         return [process.pid for process in left]
 
+    def return_terminal(self) -> None:
+        """To this process's group; in the background it is the shell's, and stays so."""
+        with suppress(OSError):  # no terminal, or it has gone
+            if os.tcgetpgrp(0) == self.pid:
+                _take_terminal()
+
     def _reap(self) -> None:
         """Let go of descendants that came to this process when their parent ended."""
         with suppress(ChildProcessError):
@@ -87,14 +96,21 @@ class Job:
                     break
                 os.waitpid(ended.si_pid, 0)
 
+    def _stopped_at_terminal(self) -> bool:
+        """Since the last call; not by SIGSTOP, which is somebody's decision about the launcher alone."""
+        try:
+            stopped = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
+        except ChildProcessError:  # it has just ended
+            return False
+        return stopped is not None and stopped.si_status in TERMINAL_STOPS
+
     def _stop_too(self) -> None:
         """As the launcher was stopped at the terminal, so that the shell shows its prompt; then go on with it."""
-        _pass_terminal(self.pid, os.getpgrp())
+        self.return_terminal()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
         os.killpg(os.getpgrp(), signal.SIGTSTP)  # the kernel drops it where no shell could continue us
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
-        if _at_prompt():
-            _pass_terminal(os.getpgrp(), self.pid)
+        _lend_terminal(self.pid)
         os.killpg(self.pid, signal.SIGCONT)
 
 
@@ -114,29 +130,29 @@ def started(command: Sequence[str]) -> Iterator[Job]:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*handed_on, signal.SIGCHLD, signal.SIGTTOU})
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # descendants stay descendants when their parent ends
-    us, group, at_prompt = os.getpid(), os.getpgrp(), _at_prompt()
+    us, at_prompt = os.getpid(), _at_prompt()
 
     def in_child() -> None:
         os.setpgid(0, 0)
         if at_prompt:
-            _pass_terminal(group, os.getpid())
+            _take_terminal()
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # if we are killed
         if os.getppid() != us:
             os.kill(os.getpid(), signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    process = None
     try:
-        process = subprocess.Popen(command, preexec_fn=in_child)
-        yield Job(process, handed_on)
-    except OSError as error:
-        if process:
-            raise
-        name = command[0]
-        raise EnvironmentFault(f"{name} cannot be started: {error.strerror}", remedy=f"file {name}") from None
+        try:
+            process = subprocess.Popen(command, preexec_fn=in_child)
+        except OSError as error:
+            if at_prompt:
+                _take_terminal()  # from the child that came no further
+            name = command[0]
+            raise EnvironmentFault(f"{name} cannot be started: {error.strerror}", remedy=f"file {name}") from None
+        job = Job(process, handed_on)
+        yield job
+        job.return_terminal()
     finally:
-        if process:
-            _pass_terminal(process.pid, group)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
@@ -158,7 +174,7 @@ def _descendants() -> list[psutil.Process]:
 def alive(process: psutil.Process) -> bool:
     """Also when it is stopped; not when only its exit code is left."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 
@@ -171,8 +187,11 @@ def _at_prompt() -> bool:
         return False
 
 
-def _pass_terminal(giver: int, taker: int) -> None:
-    """From one process group to another, if it is the giver's."""
-    with suppress(OSError):  # no terminal, or it has gone
-        if os.tcgetpgrp(0) == giver:
-            os.tcsetpgrp(0, taker)
+def _lend_terminal(group: int) -> None:
+    if _at_prompt():
+        os.tcsetpgrp(0, group)
+
+
+def _take_terminal() -> None:
+    with suppress(OSError):  # it has gone
+        os.tcsetpgrp(0, os.getpgrp())

@@ -1,21 +1,26 @@
 """Where every thread of this process is, written into its log: for whoever asks why a worker stands still."""
 
 import faulthandler
+import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 WRITE_SECONDS = 3.0  # a file system that does not answer must not keep a worker that has to go
 
 
 class Stacks:
-    """Opens the log for appending; `close` it."""
+    """Opens the log for appending, or standard error where that cannot be; `close` it."""
 
     def __init__(self, path: Path, rank: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._rank = rank
-        self._file = path.open("ab", buffering=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = path.open("ab", buffering=0)
+        except OSError:  # a full disk is no reason not to watch
+            self._file = os.fdopen(os.dup(2), "ab", buffering=0)
 
     def write(self, why: str) -> bool:
         """Whether it could be done in the time that there is for it."""

@@ -1,8 +1,8 @@
 """Ends a launcher that outlives its workers.
 
 When a host is lost, the workers end themselves (watchdog.py), but Open MPI's mpirun waits for that host's daemon for
-ever, deaf to SIGTERM. So the launcher's workers on this host are watched: once there were some and none is left, it has a
-time of grace, and is ended after that.
+ever, and SIGTERM need not end it. So the launcher's workers on this host are watched: once there were some and none is
+left, the launcher has a time of grace, and is ended after that.
 
 Workers are the launcher's descendants that have a rank in their environment. Where none shows up, as on a login node
 under salloc, with srun, whose workers descend from slurmstepd, or when they end within half a second, nothing but the
@@ -58,7 +58,7 @@ def supervise(command: Sequence[str], *, grace_seconds: float) -> int:
                     f" workers on {platform.node()} has gone; ending it → what the workers said has the cause"
                 )
                 if left := launcher.end():
-                    _say(f"processes {', '.join(map(str, left))} were killed and do not end: they wait for a device")
+                    _say(f"processes {', '.join(map(str, left))} are killed but stay: a file system may not answer")
                 return PeerLost.exit_code
             pause = max(LOOK_SECONDS, (time.monotonic() - began) / LOOK_SHARE)
 

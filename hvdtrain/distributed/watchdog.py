@@ -61,7 +61,6 @@ class Watchdog:
     def __enter__(self) -> "Watchdog":
         """
         Raises:
-            OSError: the log cannot be written.
             PeerLost: another worker has gone.
         """
         if not self._silence_seconds:

@@ -1,6 +1,7 @@
 """A run's sign of life: its targets file, touched now and then."""
 
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Heartbeat:
         self._over.set()
         self._thread.join()
         try:
-            if self._path.read_text() == self._text:
+            if self._path.read_bytes() == self._text.encode():
                 self._path.unlink()
         except OSError as error:
             logger.debug("%s could not be removed: %s", self._path, error)
@@ -60,7 +61,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         try:
-            if self._path.read_text() == self._text:
+            if self._path.read_bytes() == self._text.encode():
                 os.utime(self._path)  # without a time: the file system's
         except FileNotFoundError:
             write_whole(self._path, self._text)
@@ -69,7 +70,13 @@ class Heartbeat:
 
 
 def _make_as_its_parent(folder: Path) -> None:
-    """Who may make run directories in the folder around may tell of them here."""
-    if not folder.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(folder.parent.stat().st_mode & 0o7777)
+    """Who may make run directories in the folder around may tell of them here, as far as this process's umask lets
+    others write at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    around = folder.parent.stat().st_mode
+    try:
+        folder.mkdir(mode=around & 0o777)  # less the umask
+    except FileExistsError:
+        return
+    # mkdir takes no sticky bit, and some file systems hand no setgid bit down
+    folder.chmod(folder.stat().st_mode & 0o777 | around & (stat.S_ISVTX | stat.S_ISGID))

@@ -12,6 +12,7 @@ from hvdtrain.config.schema import Config
 from hvdtrain.distributed import ring
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
+from hvdtrain.masking import masked, masked_command
 from hvdtrain.provenance import processor
 from hvdtrain.train.data import Machine
 
@@ -29,7 +30,8 @@ def describe(
     endpoint: str,
     commit: str,
 ) -> dict[str, Any]:
-    """Versions, settings in force, the allreduce algorithm really chosen, and every worker's place. Collective.
+    """Versions, settings in force, the allreduce algorithm really chosen, and every worker's place; secrets masked.
+    Collective.
 
     Args:
         threads: CPU threads that this worker computes with.
@@ -46,7 +48,7 @@ def describe(
         "metrics": endpoint,
     }
     return {
-        "command": sys.argv,
+        "command": masked_command(sys.argv),
         "hvdtrain": __version__,
         "commit": commit,
         "python": platform.python_version(),
@@ -55,8 +57,8 @@ def describe(
         "world_size": comm.size,
         "bucket_bytes": bucket_bytes,
         "allreduce_algorithm": ring.algorithm(comm, device),
-        "set_by_user": tuning.kept,
-        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(FAMILIES)},
+        "set_by_user": masked(tuning.kept),
+        "variables": masked({name: value for name, value in sorted(os.environ.items()) if name.startswith(FAMILIES)}),
         "workers": comm.gather(worker, "workers"),
     }
 

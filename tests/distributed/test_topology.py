@@ -2,7 +2,7 @@
 
 import pytest
 
-from hvdtrain.distributed.topology import Topology, from_environment
+from hvdtrain.distributed.topology import Topology, from_environment, has_rank
 from hvdtrain.errors import EnvironmentFault
 
 MPIRUN = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
@@ -49,3 +49,10 @@ def test_what_is_no_number_is_refused_and_shown(change: dict[str, str]) -> None:
 def test_a_rank_outside_the_world_is_refused(rank: str) -> None:
     with pytest.raises(EnvironmentFault, match="expected a rank from 0 to 7"):
         from_environment({**MPIRUN, "OMPI_COMM_WORLD_RANK": rank})
+
+
+@pytest.mark.parametrize("name", ["HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"])
+def test_a_worker_is_told_by_a_rank_that_is_not_everybodys(name: str) -> None:
+    assert has_rank({name: "0"}, outside={})
+    assert not has_rank({name: "1"}, outside={name: "0"})
+    assert not has_rank({"SLURM_PROCID": "0", "PATH": "/bin"}, outside={})

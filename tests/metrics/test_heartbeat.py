@@ -176,8 +176,33 @@ def test_where_it_cannot_be_written_the_run_goes_on_and_is_told(
     assert "Prometheus does not find this run" in caplog.text
 
 
-def test_who_may_make_runs_may_tell_of_them(tmp_path: Path) -> None:
-    tmp_path.chmod(0o1777)
+@pytest.mark.parametrize(
+    ("umask", "around", "wanted"),
+    [
+        (0o000, 0o1777, 0o1777),
+        (0o022, 0o1777, 0o1755),
+        (0o002, 0o2770, 0o2770),
+        (0o027, 0o3777, 0o3750),
+        (0o077, 0o777, 0o700),
+        (0o000, 0o4755, 0o755),
+    ],
+)
+def test_who_may_make_runs_may_tell_of_them_as_far_as_the_umask_lets(
+    umask: int, around: int, wanted: int, tmp_path: Path
+) -> None:
+    tmp_path.chmod(around)
     path = targets.file(tmp_path / "run")
+    before = os.umask(umask)
+    try:
+        with beating(path):
+            assert path.parent.stat().st_mode & 0o7777 == wanted
+            assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_that_is_there_keeps_its_mode(path: Path) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o1770)
     with beating(path):
-        assert path.parent.stat().st_mode & 0o7777 == 0o1777
+        assert path.parent.stat().st_mode & 0o7777 == 0o1770
