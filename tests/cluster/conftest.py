@@ -29,11 +29,12 @@ class Network:
     data: Path
     jobs: list[Job] = field(default_factory=list)
 
-    def launch(self, *options: str, name: str, launcher: str = "mpirun") -> Job:
+    def launch(self, *options: str, name: str, launcher: str = "mpirun", grace_seconds: int | None = None) -> Job:
         """`hvdtrain train`, one worker on each.
 
         Args:
             launcher: mpirun, or horovodrun, which uses Gloo.
+            grace_seconds: of `hvdtrain launch`, under which the launcher then runs.
         """
         program = shutil.which(launcher, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         assert program, f"no {launcher} on PATH: hvdtrain doctor"
@@ -43,11 +44,12 @@ class Network:
             "mpirun": ["--bind-to", "none", *OVER_TCP, *exported],
             "horovodrun": ["--gloo", "--network-interfaces", "eth0"],
         }[launcher]
+        watched = [] if grace_seconds is None else [HVDTRAIN, "launch", "--grace", str(grace_seconds)]
         hosts = ["-np", "2", "-H", "h1:1,h2:1"]
         place = [f"--data.dir={self.data}", f"--run.dir={self.runs}", f"--run.name={name}"]
         train = [HVDTRAIN, "train", *SMALL.split(), *place, f"--metrics.baselines_dir={self.runs}", "--data.threads=1"]
         process = subprocess.Popen(
-            [str(HOSTS), "on", "h1", program, *hosts, *how, *train, *options],
+            [str(HOSTS), "on", "h1", *watched, program, *hosts, *how, *train, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -60,14 +62,17 @@ class Network:
         """Nothing passes to it or from it any more, and nobody is told."""
         subprocess.run(["ip", "-n", "hvsw", "link", "set", host.replace("h", "p"), "down"], check=True)
 
-    def processes(self, *, sshd: bool = False) -> dict[int, str]:
-        """Ids and names of what runs on the hosts.
+    def mend(self, host: str) -> None:
+        subprocess.run(["ip", "-n", "hvsw", "link", "set", host.replace("h", "p"), "up"], check=True)
+
+    def processes(self, *hosts: str, sshd: bool = False) -> dict[int, str]:
+        """Ids and names of what runs on these hosts, or on all.
 
         Args:
             sshd: also the hosts' doors, and whoever still stands in them.
         """
         found = {}
-        for host in ("h1", "h2"):
+        for host in hosts or ("h1", "h2"):
             there = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True, check=False)
             found |= {int(pid): _name(int(pid)) for pid in there.stdout.split()}
         return {pid: name for pid, name in found.items() if name and (sshd or "sshd" not in name)}
