@@ -51,6 +51,19 @@ class Trace:
             for sample, epoch, window, flip in zip(*columns, strict=True)
         )
 
+    def forget_after(self, images_seen: int) -> None:
+        """Remove the lines of steps that will be done again: those that came after `images_seen`.
+
+        Raises:
+            EnvironmentFault: the file cannot be written.
+        """
+        self.close()
+        _forget_after(self._path, images_seen)
+        try:
+            self._file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise _fault(self._path, error) from None
+
     def close(self) -> None:
         """
         Raises:
@@ -79,16 +92,20 @@ def forget_after(folder: Path, images_seen: int) -> None:
         EnvironmentFault: a file cannot be read or written.
     """
     for path in folder.glob("rank-*.csv"):
-        try:
-            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                read = csv.reader(line.replace("\0", "") for line in file)
-                lines = [line for line in read if len(line) == len(COLUMNS) and line[0].isdecimal()]
-            with replace_whole(path, "wb") as whole:
-                text = io.StringIO()
-                csv.writer(text).writerows([COLUMNS, *(line for line in lines if int(line[0]) <= images_seen)])
-                whole.write(text.getvalue().encode(errors="surrogateescape"))
-        except OSError as error:
-            raise _fault(path, error) from None
+        _forget_after(path, images_seen)
+
+
+def _forget_after(path: Path, images_seen: int) -> None:
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            read = csv.reader(line.replace("\0", "") for line in file)
+            lines = [line for line in read if len(line) == len(COLUMNS) and line[0].isdecimal()]
+        with replace_whole(path, "wb") as whole:
+            text = io.StringIO()
+            csv.writer(text).writerows([COLUMNS, *(line for line in lines if int(line[0]) <= images_seen)])
+            whole.write(text.getvalue().encode(errors="surrogateescape"))
+    except OSError as error:
+        raise _fault(path, error) from None
 
 
 def _fault(path: Path, error: OSError) -> EnvironmentFault:

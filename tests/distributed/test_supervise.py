@@ -183,7 +183,7 @@ def test_mpirun_runs_as_without_us(launch: Launch) -> None:
     mpirun = shutil.which("mpirun")
     assert mpirun, "no mpirun on PATH: hvdtrain doctor"
     program = "if [ $OMPI_COMM_WORLD_RANK = 0 ]; then cat; echo told >&2; fi; sleep 1; exit 7"
-    job = launch(mpirun, "--oversubscribe", "-np", "2", "bash", "-c", program)
+    job = launch(mpirun, "--oversubscribe", "-np", "2", "bash", "-c", program, grace=30)  # it takes up to 3 s to abort
     code, out, err = job.wait("given\n")
     assert code == 7
     assert out.startswith("given\n")

@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from hvdtrain.checkpoint import format as form
+from hvdtrain.checkpoint import store
+from hvdtrain.checkpoint.format import Manifest
+from hvdtrain.checkpoint.writer import Writer
 from hvdtrain.data import demo, scan
 from hvdtrain.data.dali import DaliDecoder
 from hvdtrain.data.decoder import Pictures, Request
@@ -24,6 +28,7 @@ from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.distributed.reducer import LocalReducer
 from hvdtrain.model.build import build
 from hvdtrain.train.clock import CudaTime, StepClock
+from hvdtrain.train.finite import Finite
 from hvdtrain.train.state import TrainState
 
 from ..train.workers import Worker, batch, cut, joined, state, without
@@ -147,15 +152,51 @@ def test_a_step_that_is_not_finite_is_left_out_on_the_gpu(wire: torch.dtype | No
     ours = worker(state(dtype=torch.float32, scaler=scaler), wire=wire)
     ours.step(*on_gpu([batch(seed=0)]))
     before = ours.weights
-    spoilt = on_gpu([batch(seed=1)])
-    spoilt[0].images[0, 0, 0, 0] = torch.inf
-    ours.step(*spoilt)
+    hook = ours.state.model.get_parameter("head.weight").register_hook(lambda gradient: gradient * torch.inf)
+    ours.step(*on_gpu([batch(seed=1)]))
+    hook.remove()
     assert ours.state.overflown
     assert all(torch.equal(tensor, before[name]) for name, tensor in ours.weights.items())
     ours.step(*on_gpu([batch(seed=2)]))
     assert not ours.state.overflown
     assert not torch.equal(ours.weights["head.weight"], before["head.weight"])
     assert scaler.get_scale() == 512
+
+
+@pytest.mark.parametrize("certain", [False, True])
+def test_a_loss_that_is_not_finite_is_known_on_the_gpu_at_once_or_with_the_next_step(certain: bool) -> None:
+    of = state(dtype=torch.float32)
+    of.model.to(GPU)
+    of.finite = Finite(certain=certain)
+    ours = worker(of)
+    ours.step(*on_gpu([batch()]))
+    assert ours.state.finite.failed(now=True) is None
+    spoilt = on_gpu([batch(seed=1)])
+    spoilt[0].images[0, 0, 0, 0] = torch.nan
+    before = ours.weights
+    ours.step(*spoilt)
+    failed = ours.state.finite.failed(now=False)
+    assert (failed is None) == (not certain)
+    if certain:
+        assert all(torch.equal(tensor, before[name]) for name, tensor in ours.weights.items())
+    else:
+        failed = ours.state.finite.failed(now=True)
+    assert failed is not None
+    assert failed.loss.isnan()
+
+
+def test_a_save_copies_from_the_gpu_what_the_state_was(tmp_path: Path) -> None:
+    weights = torch.randn(1000, 1000, device=GPU)
+    kept = weights.cpu()
+    with Writer(tmp_path, keep=3) as writer:
+        for images_seen in (1, 2):
+            writer.save({"w": weights}, Manifest(images_seen, 1, config_digest="c", data_digest="d"))
+            weights.zero_()
+    first, second = (
+        form.tensors(form.read(path).data, torch.device("cpu"))["w"] for path in store.paths(tmp_path)[::-1]
+    )
+    assert torch.equal(first, kept)
+    assert not second.any()
 
 
 NCCL = """

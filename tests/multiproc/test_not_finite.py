@@ -1,5 +1,6 @@
 """A loss that is NaN on one real worker: what comes of it is the same on all, and is what was asked for."""
 
+import csv
 import sys
 from itertools import pairwise
 from typing import Any
@@ -52,13 +53,16 @@ def test_skip_leaves_the_step_out_on_both(launch: Launch, undisturbed: Job) -> N
 
 
 def test_a_passing_fault_costs_nothing_with_rewind(launch: Launch, undisturbed: Job) -> None:
-    job = spoilt(launch, "once", "--train.not_finite=rewind", name="rewound").finish()
+    job = spoilt(launch, "once", "--train.not_finite=rewind", "--run.trace_images=true", name="rewound").finish()
     assert told(job) == [{"step": STEP, "what": "loss", "ranks": [1], "action": "rewind"}]
     steps = [event["step"] for event in job.events("report")]
     back = next(after for before, after in pairwise(steps) if after <= before)
     assert steps[-1] == STEPS
     assert back <= STEP
     assert_identical(job, undisturbed)
+    with (job.folder / "images" / "rank-1.csv").open() as file:
+        traced = [int(line["images_seen"]) for line in csv.DictReader(file)]
+    assert traced == [8 * step for step in range(1, STEPS + 1) for _ in range(4)]  # each step's four images once
 
 
 def test_a_run_that_diverges_is_not_rewound_for_ever(launch: Launch) -> None:
