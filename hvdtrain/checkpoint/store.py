@@ -41,9 +41,10 @@ def save(folder: Path, tensors: dict[str, Any], manifest: Manifest) -> Path:
             _put_aside(path)
         with folder_whole(path) as temporary:
             form.write(temporary, tensors, manifest)
-    except (OSError, MemoryError, RuntimeError) as error:  # torch has no better one for its archives
-        cause = getattr(error, "strerror", "") or str(error).partition("\n")[0] or "out of memory"
-        raise CheckpointError(f"{path} cannot be saved: {cause}", remedy="make room, then --resume auto") from error
+    except (OSError, MemoryError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be saved: {_cause(error)}", remedy="make room, then --resume auto"
+        ) from error
     return path
 
 
@@ -133,6 +134,16 @@ def _is_whole(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def _cause(error: BaseException) -> str:
+    """What the disk said, where torch raises an error of its own over an archive that it could not end."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError):
+            return link.strerror or str(link)
+        link = link.__cause__ or link.__context__
+    return str(error).partition("\n")[0] or "out of memory"
 
 
 def _put_aside(path: Path) -> None:

@@ -1,9 +1,10 @@
 """Saves in the background: training stands still while the state is copied to memory, not while it is written."""
 
-import threading
+import io
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class Saved:
 class Writer:
     """One checkpoint at a time: a second one waits for the first, so that there is never more than one copy in memory.
 
-    Use as a context; its end waits for the save in progress.
+    Use as a context; its end waits for the save in progress. The thread that writes is there from the beginning: where
+    memory is short, one that is started does not always come to life, and whoever starts it waits for ever.
     """
 
     def __init__(self, folder: Path, *, keep: int) -> None:
@@ -40,7 +42,9 @@ class Writer:
         store.sweep(folder)
         self._folder, self._keep = folder, keep
         self._copy = _Copy()
-        self._thread: threading.Thread | None = None
+        self._thread = ThreadPoolExecutor(1, "checkpoint writer")
+        self._saving: Future[None] = self._thread.submit(torch.save, {}, io.BytesIO())  # takes what torch wants of it
+        self._saving.result()
         self._saved: deque[Saved] = deque()
         self._failure: CheckpointError | None = None
 
@@ -57,10 +61,7 @@ class Writer:
         store.check_space(self._folder, size)
         copied = self._copy.of(tensors)
         stalled = time.perf_counter() - began
-        self._thread = threading.Thread(
-            target=self._write, args=(copied, manifest, began, stalled), name="checkpoint writer"
-        )
-        self._thread.start()
+        self._saving = self._thread.submit(self._write, copied, manifest, began, stalled)
 
     def check(self) -> None:
         """
@@ -90,15 +91,14 @@ class Writer:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._join()
+        self._thread.shutdown()
         if self._failure:
             if kind is None:
                 self.check()
             logger.error("%s", self._failure)  # what ends the run already is told elsewhere
 
     def _join(self) -> None:
-        if self._thread:
-            self._thread.join()
-            self._thread = None
+        self._saving.result()
 
     def _write(self, tensors: dict[str, Any], manifest: Manifest, began: float, stalled: float) -> None:
         try:

@@ -15,7 +15,7 @@ from hvdtrain.cli import data, machine, measure, run, watch
 from hvdtrain.cli.verbs import Verb
 from hvdtrain.config.load import Parser
 from hvdtrain.distributed.topology import Topology, from_environment
-from hvdtrain.errors import ConfigError, HvdtrainError, NotFinite, PeerLost
+from hvdtrain.errors import ConfigError, EnvironmentFault, HvdtrainError, NotFinite, PeerLost
 from hvdtrain.log import logger
 
 # A worker that leaves it to another one to say what is wrong stays this long: launchers end everyone as soon as one has
@@ -43,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code, topology)
     except BrokenPipeError:
         return 141
+    except MemoryError:
+        return _fail("out of memory", EnvironmentFault.exit_code, topology)
+    except ImportError as error:
+        logger.debug("something is missing, or in the way", exc_info=True)
+        return _fail(f"{error} → hvdtrain doctor", EnvironmentFault.exit_code, topology)
     except Exception as error:
         logger.debug("this is a bug", exc_info=True)  # reaches logs/rank-*.log only
         if topology.size == 1:

@@ -1,13 +1,15 @@
-"""Out of memory: which batch would have fitted, found by trying smaller ones on the same device."""
+"""Out of memory: in what; and in a step which batch would have fitted, found by trying smaller ones on the device."""
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from hvdtrain.distributed.activity import Activity
 from hvdtrain.errors import EnvironmentFault
 from hvdtrain.log import logger
 from hvdtrain.model.norms import frozen_statistics
@@ -17,6 +19,8 @@ TEXTS = (
     "DefaultCPUAllocator: can't allocate memory",
     "could not create a primitive",
     "std::bad_alloc",
+    "can't start new thread",
+    "failed to map segment from shared object",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -27,7 +31,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the host had no memory left."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in TEXTS)
+    return isinstance(error, RuntimeError | ImportError) and any(text in str(error) for text in TEXTS)
+
+
+@contextmanager
+def naming(activity: Activity) -> Iterator[None]:
+    """Within, memory that runs out ends the run with what the worker was doing; a step has more to say for itself.
+
+    Raises:
+        EnvironmentFault: it has.
+    """
+    try:
+        yield
+    except (RuntimeError, ImportError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        phase, cause = activity.phase, _cause(error)
+        raise EnvironmentFault(f"out of memory in {phase}{cause}", remedy="free -h; ulimit -v; nvidia-smi") from None
 
 
 def out_of_memory(
@@ -142,6 +162,11 @@ def explain(
         smaller = workers * possible[-1] * (share // n)
         remedy += f", --data.batch_size {possible[-1]} --train.global_batch_size {smaller} makes it smaller"
     return EnvironmentFault(f"{message}: {fits} would fit", remedy=remedy)
+
+
+def _cause(error: BaseException) -> str:
+    first = str(error).partition("\n")[0]
+    return f": {first}" if first else ""
 
 
 def _let_go(error: BaseException) -> None:

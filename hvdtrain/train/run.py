@@ -17,11 +17,12 @@ from hvdtrain.distributed.comm import Comm, HorovodComm, SoloComm
 from hvdtrain.distributed.topology import Topology
 from hvdtrain.distributed.tuning import Tuning, tune
 from hvdtrain.distributed.watchdog import Watchdog
-from hvdtrain.errors import ConfigError, NotFinite
+from hvdtrain.errors import NotFinite
 from hvdtrain.log import duration, logger
 from hvdtrain.metrics import baselines, targets
 from hvdtrain.metrics.efficiency import Baseline, speed
-from hvdtrain.train import baseline, checkpoints, environment, recipe
+from hvdtrain.train import baseline, checkpoints, environment, memory, recipe
+from hvdtrain.train import folder as run_folder
 from hvdtrain.train.build import Parts, build
 from hvdtrain.train.checkpoints import Saving
 from hvdtrain.train.data import Machine
@@ -42,6 +43,11 @@ def run(config: Config, topology: Topology) -> None:
     recipe.schedule(config, recipe.global_batch(config, topology.size))  # what cannot be is refused before the start
     tuning = _tune(config)
     activity = Activity()
+    with memory.naming(activity):
+        _run(config, topology, tuning, activity, began)
+
+
+def _run(config: Config, topology: Topology, tuning: Tuning, activity: Activity, began: float) -> None:
     comm: Comm = HorovodComm(expected_size=topology.size, activity=activity) if topology.size > 1 else SoloComm()
     device = devices.select(comm.local_rank)
     cores = devices.share_of_cores(comm)
@@ -49,7 +55,7 @@ def run(config: Config, topology: Topology) -> None:
 
     folder, first = config.run_dir, comm.rank == 0
     if first:
-        _claim(folder, config)
+        run_folder.claim(folder, resume=config.resume)
     comm.gather(None, "run directory")  # nobody writes before rank 0 has made the folder
     log.configure(comm.rank, log_dir=folder / "logs")
     for name, value in tuning.kept.items():
@@ -98,7 +104,7 @@ def _parts(config: Config, comm: Comm, machine: Machine, tuning: Tuning) -> Part
     """Those of the run, as it begins or as a checkpoint has left them. Collective."""
     checkpoint = checkpoints.find(config, comm)
     images_seen = checkpoint.manifest.images_seen if checkpoint else 0
-    if comm.rank == 0 and checkpoint:
+    if comm.rank == 0:
         forget_after(config.run_dir / "images", images_seen)
     parts = build(config, comm, machine, bucket_bytes=tuning.bucket_bytes, images_seen=images_seen)
     if checkpoint:
@@ -117,13 +123,6 @@ def _tune(config: Config) -> Tuning:
     )
     os.environ.update(tuning.environment)
     return tuning
-
-
-def _claim(folder: Path, config: Config) -> None:
-    """Make the run directory, or go on in it."""
-    if config.resume == "never" and (folder / "events.jsonl").exists():
-        raise ConfigError(f"{folder} holds a run already", remedy="--resume auto to go on, or another --run.name")
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 
 
 def _cadence(config: Config) -> Cadence:
@@ -149,7 +148,7 @@ def _train(
     doubt = Doubt(config.train.not_finite, most_skipped=config.train.most_skipped)
     while True:
         try:
-            with record.activity.doing(TRAINING):
+            with record.activity.doing(TRAINING), memory.naming(record.activity):
                 return train(parts, comm, meters, record, _cadence(config), doubt, saving)
         except GoBack as error:
             if saving:
@@ -159,6 +158,8 @@ def _train(
                 raise NotFinite(f"{error}, and there is no checkpoint yet to go back to") from None
             checkpoints.load(parts, checkpoint)
             meters.forget()
+            if record.trace:
+                record.trace.forget_after(parts.state.images_seen)
             if saving:
                 logger.warning("%s: going back to step %d", error, parts.state.step)
 

@@ -14,7 +14,7 @@ from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
 from hvdtrain.events import EventLog, Tail, records
-from hvdtrain.files import pretty_json, write_whole
+from hvdtrain.files import pretty_json
 from hvdtrain.metrics import targets
 from hvdtrain.metrics.exporter import Exporter
 from hvdtrain.metrics.health import health
@@ -22,6 +22,7 @@ from hvdtrain.metrics.heartbeat import Heartbeat
 from hvdtrain.metrics.registry import Metrics
 from hvdtrain.metrics.tls import Tls
 from hvdtrain.provenance import revision
+from hvdtrain.train import folder
 from hvdtrain.train.build import Parts
 from hvdtrain.train.data import Machine
 from hvdtrain.train.environment import describe, device_name, run_info
@@ -73,16 +74,16 @@ def watched(
         if config.run.trace_images:
             record.trace = Trace(config.run_dir / "images", comm.rank, parts.data.train)
         if metrics.run:
-            metrics.run.restarts.set(_starts(config.run_dir / "events.jsonl"))
             metrics.run.world_size.set(comm.size)
             metrics.run.epochs.set(parts.total_images / len(parts.data.train))
             metrics.run.buckets.set(len(parts.reducer.sizes))
             metrics.run.largest_bucket.set(max(parts.reducer.sizes, default=0))
-            write_whole(config.run_dir / "config.yaml", to_yaml(config))
-            write_whole(config.run_dir / "environment.json", pretty_json(environment))
+            folder.write(config.run_dir / "config.yaml", to_yaml(config))
+            folder.write(config.run_dir / "environment.json", pretty_json(environment))
             text = targets.text(config.run_name, endpoints, exporter.scheme)
             until_the_end.enter_context(Heartbeat(targets.file(config.run_dir), text))
             record.events = EventLog(config.run_dir / "events.jsonl")
+            metrics.run.restarts.set(_starts(config.run_dir / "events.jsonl"))
             record.display = until_the_end.enter_context(
                 Display(
                     total_images=parts.total_images,
@@ -106,5 +107,5 @@ def _exporter(config: Config, comm: Comm, metrics: Metrics, activity: Activity) 
 
 def _starts(events: Path) -> int:
     """How often the run was started before."""
-    before = records(Tail(events).lines(), last_reports=0) if events.exists() else ()
+    before = records(Tail(events).lines(), last_reports=0)
     return sum(record is not None and record["event"] in ("start", "resume") for record in before)
