@@ -10,6 +10,7 @@ path has `name` in it is opened to be written.
 import importlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from hvdtrain import torchvision
 from hvdtrain.cli import main
 
 from .space import Space
+
+SECONDS = 60  # within which a run has to end
 
 
 def fill_when_opened(name: str, free: int, disk: str) -> None:
@@ -34,6 +37,7 @@ def run(arguments: list[str], output: str, full: tuple[str, int, str] | None) ->
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    signal.alarm(SECONDS)  # what hangs is killed
     if full:
         fill_when_opened(*full)
     try:

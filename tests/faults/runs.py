@@ -17,8 +17,7 @@ from hvdtrain.errors import CheckpointError
 
 from ..multiproc.conftest import SMALL
 from ..multiproc.test_failures import messages
-
-SECONDS = 60  # within which a run has to end
+from .ready import SECONDS
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,10 @@ class Ready:
         began = time.monotonic()
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
-        meanwhile(folder)
-        code = int(self._process.stdout.readline())
+        try:
+            meanwhile(folder)
+        finally:
+            code = int(self._process.stdout.readline())
         seconds = time.monotonic() - began
         assert seconds < SECONDS
         return Ended(folder, code, self._output.read_text(), seconds)

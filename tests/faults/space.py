@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,25 @@ class Space:
 
     def read_only(self, on: bool) -> None:
         subprocess.run(["mount", "-o", f"remount,{'ro' if on else 'rw'}", self.folder], check=True)
+
+    @contextmanager
+    def read_only_later(self) -> Iterator[Callable[[], None]]:
+        """What to call to make it so at once, though files are open; they can still be written. Undone at the end."""
+        readable = self.folder.with_name(f"{self.folder.name}-readable")
+        readable.mkdir()
+        subprocess.run(["mount", "--bind", self.folder, readable], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", readable], check=True)
+        covers = []
+
+        def cover() -> None:
+            subprocess.run(["mount", "--bind", readable, self.folder], check=True)
+            covers.append(self.folder)
+
+        try:
+            yield cover
+        finally:
+            for mounted in (*covers, readable):
+                subprocess.run(["umount", "--lazy", mounted], check=True)
 
 
 @contextmanager

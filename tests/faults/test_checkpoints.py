@@ -153,7 +153,7 @@ def test_killed_while_saving(tmp_path: Path, trials: Trials, times: Times) -> No
     """kill -9 at any moment of a process that does nothing but save: what it had saved before is there, and whole."""
     chance = random.Random(0)
     with trials("kill -9 while saving") as tally:
-        for number in range(times(40, 2000)):
+        for number in range(times(40, 1000)):
             with tally.one(f"number {number}"):
                 folder = tmp_path / str(number)
                 saved = _killed_while_saving(folder, after_seconds=chance.uniform(0, 0.05))

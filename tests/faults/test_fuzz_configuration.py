@@ -138,7 +138,7 @@ def test_files_with_a_few_changes(trials: Trials, times: Times, tmp_path: Path) 
     file, again = tmp_path / "c.yaml", tmp_path / "again.yaml"
     with trials("bytes of a configuration changed") as tally:
         outcomes = set()
-        for seed in range(times(1000, 10_000)):
+        for seed in range(times(1000, 4000)):
             draw = random.Random(seed)
             with tally.one(f"seed {seed}"):
                 file.write_bytes(mutated(draw.choice(TEXTS), draw))
@@ -160,7 +160,7 @@ def test_options_of_chance(trials: Trials, times: Times, tmp_path: Path) -> None
 
     with trials("options of a command line at random") as tally:
         outcomes = set()
-        for seed in range(times(2000, 20_000)):
+        for seed in range(times(2000, 8000)):
             draw = random.Random(seed)
             options: list[str] = []
             for _ in range(draw.choice([1, 1, 1, 2, 4])):

@@ -106,7 +106,7 @@ def test_events_of_a_run(run: Path, trials: Trials, times: Times) -> None:
     whole = file.read_bytes()
     outcomes = set()
     with trials("events.jsonl damaged: report and status") as tally:
-        for which, content in damaged(whole, every=times(29, 4), noise=times(100, 1000)):
+        for which, content in damaged(whole, every=times(29, 11), noise=times(100, 300)):
             with tally.one(which):
                 file.write_bytes(content)
                 outcomes.add(told(run))
@@ -117,7 +117,7 @@ def test_events_of_a_run(run: Path, trials: Trials, times: Times) -> None:
 def test_other_files_of_a_run(name: str, run: Path, trials: Trials, times: Times) -> None:
     file = run / name
     with trials(f"{name} damaged: report and status") as tally:
-        for which, content in damaged(file.read_bytes(), every=times(101, 11), noise=times(40, 400)):
+        for which, content in damaged(file.read_bytes(), every=times(101, 37), noise=times(40, 100)):
             with tally.one(which):
                 file.write_bytes(content)
                 assert told(run)
@@ -129,7 +129,7 @@ def test_records_are_read_to_the_end_whatever_lies_between(tmp_path: Path, trial
     last = b'{"time": 3.0, "event": "end", "step": 9}\n'
     before = b'{"time": 1.0, "event": "start", "step": 0}\n{"time": 2.0, "event": "report", "step": 3, "parts": {}}\n'
     with trials("events.jsonl damaged: its records") as tally:
-        for which, content in damaged(before, every=1, noise=times(2000, 20_000)):
+        for which, content in damaged(before, every=1, noise=times(2000, 10_000)):
             with tally.one(which):
                 file.write_bytes(content + b"\n" + last)
                 assert list(records(Tail(file).lines()))[-1] == json.loads(last)
@@ -142,7 +142,7 @@ def test_speeds_kept_for_later_runs(tmp_path: Path, trials: Trials, times: Times
     windows = [made_window() for _ in range(LIVE_WINDOWS)]
     outcomes = set()
     with trials("a stored baseline damaged") as tally:
-        for which, content in damaged(path.read_bytes(), every=times(3, 1), noise=times(1000, 10_000)):
+        for which, content in damaged(path.read_bytes(), every=times(3, 1), noise=times(1000, 5000)):
             with tally.one(which):
                 path.write_bytes(content)
                 found = baselines.load(tmp_path, setting, workers=kept.workers, pixels=kept.pixels)
@@ -162,7 +162,7 @@ def test_lists_of_images_left_out(tmp_path: Path, trials: Trials, times: Times) 
     quarantine.write(path, {"train/a/ü.jpg": "truncated", "val/b/2.jpg": "no image", "val/": "x"})
     outcomes = set()
     with trials("quarantine.jsonl damaged") as tally:
-        for which, content in damaged(path.read_bytes(), every=1, noise=times(500, 5000)):
+        for which, content in damaged(path.read_bytes(), every=1, noise=times(500, 1000)):
             with tally.one(which):
                 path.write_bytes(content)
                 try:
@@ -186,7 +186,7 @@ def test_targets_files_of_other_runs_and_of_ones_own(tmp_path: Path, trials: Tri
     path = targets.file(tmp_path / "run")
     text = targets.text("run", ["host:9470"])
     with trials("a targets file damaged while its run lives") as tally:
-        for which, content in damaged(text.encode(), every=times(7, 1), noise=times(40, 400)):
+        for which, content in damaged(text.encode(), every=times(7, 1), noise=times(40, 100)):
             with tally.one(which):
                 with Heartbeat(path, text, beat_seconds=60) as heartbeat:
                     path.write_bytes(content)

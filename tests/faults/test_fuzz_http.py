@@ -96,7 +96,7 @@ def test_requests_at_random(secure: bool, trials: Trials, times: Times, capfd: p
         exporter(deadline_seconds=5, **settings) as serving,
         trials(f"{'https' if secure else 'http'} requests at random, then a scrape") as tally,
     ):
-        for seed in range(times(400, 4000)):
+        for seed in range(times(400, 2000)):
             draw = random.Random(seed)
             with tally.one(f"seed {seed}"):
                 received = answer(serving.port, secure, request(draw), draw)

@@ -3,6 +3,7 @@ been. The kernel's own way of ending such a rank is a kill."""
 
 import random
 import re
+import subprocess
 import sys
 
 import pytest
@@ -11,7 +12,8 @@ from hvdtrain.checkpoint import store
 
 from ..multiproc.conftest import Job, Launch
 from ..multiproc.test_repeat import assert_identical
-from .runs import SECONDS, one_message, only_whole_checkpoints
+from .ready import SECONDS
+from .runs import one_message, only_whole_checkpoints
 from .tally import Times, Trials
 
 pytestmark = pytest.mark.multiproc
@@ -74,7 +76,12 @@ def test_little_memory_left(launch: Launch, undisturbed: Job, trials: Trials, ti
 
 def ended(job: Job, rank: int) -> str:
     """Its one message; none where the memory was enough."""
-    output, _ = job.process.communicate(timeout=SECONDS)
+    try:
+        output, _ = job.process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        job.process.terminate()
+        output, _ = job.process.communicate(timeout=SECONDS)
+        raise AssertionError(f"it did not end within {SECONDS} s:\n{output}") from None
     only_whole_checkpoints(job.folder)
     if job.process.returncode == 0:
         return ""
