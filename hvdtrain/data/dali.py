@@ -5,7 +5,6 @@ on a CPU it decodes, which it does as fast as can be, and resample.py does the r
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -61,14 +60,12 @@ class DaliDecoder:
         self._machine = {"num_threads": threads, "device_id": device.index if decode_on_gpu else None}
         self._batch_size, self._prefetch = batch_size, prefetch
         self._pipeline = self._build()
-        self._thread = ThreadPoolExecutor(1, "one-ahead")
-        self._thread.submit(int).result()  # where memory is short later, a new thread may never come to life
 
     def decode(self, requests: Iterable[Request]) -> Iterator[torch.Tensor]:
         for _ in self._run_until_empty(iter(())):
             pass  # what an earlier decode had asked for and nobody took
         pictures = self._run_until_empty(iter(requests))
-        yield from one_ahead(pictures, self._thread) if self._resampler else pictures
+        yield from one_ahead(pictures) if self._resampler else pictures
 
     def fault(self, request: Request) -> str | None:
         pipeline = _graph(

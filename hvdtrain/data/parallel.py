@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
 from typing import TypeVar
@@ -33,15 +33,13 @@ def parallel(work: Callable[[T], R], chunks: Iterable[T], *, workers: int, proce
             yield ahead.popleft().result()
 
 
-def one_ahead(items: Iterator[T], thread: ThreadPoolExecutor) -> Iterator[T]:
-    """The same items; while the caller is busy with one, `thread` makes the next."""
-    coming = thread.submit(_take_one, items)
-    try:
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; while the caller is busy with one, a thread makes the next."""
+    with ThreadPoolExecutor(1, "one-ahead") as pool:
+        coming = pool.submit(_take_one, items)
         while one := coming.result():
-            coming = thread.submit(_take_one, items)
+            coming = pool.submit(_take_one, items)
             yield from one
-    finally:
-        wait([coming])
 
 
 def _take_one(items: Iterator[T]) -> list[T]:

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -55,11 +54,10 @@ def test_one_item_is_made_while_the_caller_has_another() -> None:
                 asked.set()
             yield number
 
-    with ThreadPoolExecutor(1, "one-ahead") as thread:
-        ahead = one_ahead(items(), thread)
-        assert next(ahead) == 0
-        assert asked.wait(timeout=30)  # nobody has asked for 1 yet
-        assert list(ahead) == [1, 2, 3]
+    ahead = one_ahead(items())
+    assert next(ahead) == 0
+    assert asked.wait(timeout=30)  # nobody has asked for 1 yet
+    assert list(ahead) == [1, 2, 3]
     assert all(name.startswith("one-ahead") for _, name in made)
 
 
@@ -68,8 +66,7 @@ def test_what_fails_ahead_fails_when_its_turn_comes() -> None:
         yield 1
         raise ValueError("second")
 
-    with ThreadPoolExecutor(1) as thread:
-        ahead = one_ahead(items(), thread)
-        assert next(ahead) == 1
-        with pytest.raises(ValueError, match="second"):
-            next(ahead)
+    ahead = one_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="second"):
+        next(ahead)
