@@ -1,4 +1,4 @@
-"""Real workers killed, stopped or cut off at a random moment, and a resume that ends as if nothing had been."""
+"""Real workers killed or stopped at a random moment, and a resume that ends as if nothing had been."""
 
 import os
 import random

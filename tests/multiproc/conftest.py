@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,11 @@ def launch(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         return jobs[-1]
 
     yield start
+    end(jobs)
+
+
+def end(jobs: Iterable[Job]) -> None:
+    """What of them still runs."""
     for job in jobs:
         if job.process.poll() is None:
             job.process.terminate()

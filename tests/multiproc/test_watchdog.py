@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Job, Launch, command, root_variables
+from .conftest import Job, Launch, command, end, root_variables
 from .test_failures import LAUNCHERS, messages
 
 pytestmark = pytest.mark.multiproc
@@ -45,10 +45,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         return jobs[-1]
 
     yield start
-    for job in jobs:
-        if job.process.poll() is None:
-            job.process.terminate()
-            job.process.wait(timeout=30)
+    end(jobs)
 
 
 def pids(job: Job) -> list[int]:
