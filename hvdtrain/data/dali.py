@@ -5,6 +5,7 @@ on a CPU it decodes, which it does as fast as can be, and resample.py does the r
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from nvidia.dali import math as dmath
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from hvdtrain.data.decoder import Pictures, Request, Undecodable
-from hvdtrain.data.parallel import one_ahead
+from hvdtrain.data.parallel import one_ahead, thread_pool
 from hvdtrain.data.resample import Resampler
 
 DTYPES = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
@@ -23,6 +24,8 @@ DTYPES = {torch.float32: types.FLOAT, torch.float16: types.FLOAT16}
 # The share of images for the hardware decoder, where a GPU has one (A100, H100): about what keeps it and the CUDA
 # decoder equally busy (DALI's documentation, "Image Decoding"). To be measured.
 HARDWARE_LOAD = 0.75
+
+NO_MEMORY = ("std::bad_alloc", "CUDA allocation failed", "out of memory")
 
 BEYOND = "its window ends beyond the image: the file has changed since it was indexed"
 
@@ -41,6 +44,7 @@ class DaliDecoder:
         prefetch: int,
         by_name: bool,
         largest: tuple[int, int],
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         """
         Args:
@@ -51,7 +55,9 @@ class DaliDecoder:
             by_name: requests name files instead of holding their bytes.
             largest: height and width of the largest image, pixels; on a GPU memory for it is taken at once, so that
                 decoding does not stop to get more in the middle of an epoch.
+            thread: the one that decodes ahead on a CPU, which decoders of one process can share; by default its own.
         """
+        self._thread = thread or thread_pool(1, "decode-ahead")
         self._device = device
         self._requests: Iterator[Request] = iter(())
         self._dtype = pictures.dtype
@@ -62,10 +68,8 @@ class DaliDecoder:
         self._pipeline = self._build()
 
     def decode(self, requests: Iterable[Request]) -> Iterator[torch.Tensor]:
-        for _ in self._run_until_empty(iter(())):
-            pass  # what an earlier decode had asked for and nobody took
-        pictures = self._run_until_empty(iter(requests))
-        yield from one_ahead(pictures) if self._resampler else pictures
+        pictures = self._afresh(iter(requests))
+        return one_ahead(pictures, self._thread) if self._resampler else pictures
 
     def fault(self, request: Request) -> str | None:
         pipeline = _graph(
@@ -88,6 +92,11 @@ class DaliDecoder:
         )
         pipeline.build()
         return pipeline
+
+    def _afresh(self, requests: Iterator[Request]) -> Iterator[torch.Tensor]:
+        for _ in self._run_until_empty(iter(())):
+            pass  # what an earlier decode had asked for and nobody took
+        yield from self._run_until_empty(requests)
 
     def _run_until_empty(self, requests: Iterator[Request]) -> Iterator[torch.Tensor]:
         self._requests = requests
@@ -134,8 +143,15 @@ def _columns(request: Request) -> tuple[Any, ...]:
 
 
 def _cause(error: RuntimeError) -> str:
-    """What DALI's report says after its stack of frames."""
-    return " ".join(str(error).partition("encountered:")[2].partition("Current pipeline")[0].split()) or str(error)
+    """What DALI's report says after its stack of frames.
+
+    Raises:
+        MemoryError: it was want of memory, which is no fault of an image.
+    """
+    cause = " ".join(str(error).partition("encountered:")[2].partition("Current pipeline")[0].split()) or str(error)
+    if any(text in cause for text in NO_MEMORY):
+        raise MemoryError(f"DALI: {cause}") from None
+    return cause
 
 
 @pipeline_def

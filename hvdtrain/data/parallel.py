@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from itertools import islice
 from multiprocessing import get_context
+from threading import Barrier
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,6 +13,19 @@ R = TypeVar("R")
 
 WORTH_PROCESSES = 5_000  # images; fewer are looked at before another process has started
 AHEAD = 4  # chunks per worker that wait for it
+
+
+def thread_pool(threads: int, name: str, initializer: Callable[[], object] = lambda: None) -> ThreadPoolExecutor:
+    """A pool whose threads are all there when it is.
+
+    Where memory is short one that is started later may not come to life, and whoever starts it then waits for ever.
+    """
+    started = Barrier(threads + 1)
+    made = ThreadPoolExecutor(threads, name, initializer)
+    for _ in range(threads):
+        made.submit(started.wait)
+    started.wait()
+    return made
 
 
 def parallel(work: Callable[[T], R], chunks: Iterable[T], *, workers: int, processes: bool) -> Iterator[R]:
@@ -33,13 +47,15 @@ def parallel(work: Callable[[T], R], chunks: Iterable[T], *, workers: int, proce
             yield ahead.popleft().result()
 
 
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items; while the caller is busy with one, a thread makes the next."""
-    with ThreadPoolExecutor(1, "one-ahead") as pool:
-        coming = pool.submit(_take_one, items)
+def one_ahead(items: Iterator[T], thread: Executor) -> Iterator[T]:
+    """The same items; while the caller is busy with one, `thread`, which alone touches `items`, makes the next."""
+    coming = thread.submit(_take_one, items)
+    try:
         while one := coming.result():
-            coming = pool.submit(_take_one, items)
+            coming = thread.submit(_take_one, items)
             yield from one
+    finally:
+        wait([coming])
 
 
 def _take_one(items: Iterator[T]) -> list[T]:

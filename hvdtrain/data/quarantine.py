@@ -98,5 +98,6 @@ def write(path: Path, reasons: Mapping[str, str]) -> None:
         write_whole(path, "".join(lines))
     except OSError as error:
         raise EnvironmentFault(
-            f"the quarantine list {path} cannot be written: {error.strerror}", remedy=f"df -h {path.parent}"
+            f"the quarantine list {path} cannot be written: {error.strerror}",
+            remedy=f"df -h {path.parent}, then --resume auto",
         ) from None

@@ -6,7 +6,7 @@ Pillow is what torchvision's transforms end in; the tests hold both decoders to 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hvdtrain.data.decoder import Pictures, Request, Undecodable
+from hvdtrain.data.parallel import thread_pool
 from hvdtrain.data.pillow import FAULTS, decode, read_file, rgb
 
 
@@ -29,7 +30,7 @@ class ReferenceDecoder:
         """
         self.device = device
         self._pictures, self._by_name, self._prefetch = pictures, by_name, prefetch
-        self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="decode")
+        self._pool = thread_pool(max(threads, 1), "decode")
 
     def decode(self, requests: Iterable[Request]) -> Iterator[torch.Tensor]:
         ahead: deque[list[Future[torch.Tensor]]] = deque()

@@ -7,7 +7,6 @@ fast as DALI's on a CPU (benchmarks/README.md has the figures).
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from PIL import Image
 from torch.nn import functional
 
 from hvdtrain.data.decoder import Pictures
+from hvdtrain.data.parallel import thread_pool
 
 CHUNKS_PER_THREAD = 2  # of a batch: fewer and threads wait for the last, more and each costs its hand-over
 
@@ -117,13 +117,9 @@ def single_threaded(threads: int) -> ThreadPoolExecutor:
     each of its own. But to set it also sets what MKL takes everywhere; hence it is set anew in the caller at the end.
     """
     before = torch.get_num_threads()
-    started = Barrier(threads + 1)
-    pool = ThreadPoolExecutor(threads, "resample", initializer=_take_one_thread)
-    for _ in range(threads):
-        pool.submit(started.wait)
-    started.wait()
+    made = thread_pool(threads, "resample", _take_one_thread)
     torch.set_num_threads(before)
-    return pool
+    return made
 
 
 def _take_one_thread() -> None:

@@ -1,5 +1,6 @@
 """Folders or tar shards of images -> their index, made once and kept for all later runs."""
 
+import errno
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ def find(root: Path, *, cache: Path, workers: int) -> Index:
 
     Raises:
         DataError: no such folder, no images, or images that cannot be told apart into classes.
+        MemoryError: for want of it.
     """
     try:
         if not root.is_dir():
@@ -47,6 +49,8 @@ def find(root: Path, *, cache: Path, workers: int) -> Index:
         logger.info("indexing %s", root)
         index = scan(root, workers=workers)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(f"while reading {root}") from None
         raise DataError(f"cannot read {root}: {error}") from None
     keep(index, places, fingerprint=print_now)
     return index

@@ -3,7 +3,6 @@
 import os
 import resource
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvdtrain.data.index import Index
+from hvdtrain.data.parallel import thread_pool
 from hvdtrain.data.pillow import Span
 
 Inputs = list[NDArray[np.uint8]]
@@ -52,7 +52,7 @@ class Shards:
 
     def __init__(self, root: Path, index: Index, *, threads: int) -> None:
         self._root, self._index = root, index
-        self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="shards")
+        self._pool = thread_pool(max(threads, 1), "shards")
         self._descriptors: dict[int, int] = {}
         self._opening = Lock()
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

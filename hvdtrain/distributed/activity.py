@@ -33,14 +33,15 @@ class Activity:
 
     @contextmanager
     def doing(self, phase: str) -> Iterator[None]:
-        """Within, it does something else than before; both ends are signs of life."""
+        """Within, it does something else than before; both ends are signs of life.
+
+        What fails within leaves the phase as it is, for whoever tells what the worker was doing.
+        """
         before, self.phase = self.phase, phase
         self.beat()
-        try:
-            yield
-        finally:
-            self.phase = before
-            self.beat()
+        yield
+        self.phase = before
+        self.beat()
 
     @contextmanager
     def waiting_in(self, collective: str) -> Iterator[None]:

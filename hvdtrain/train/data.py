@@ -1,6 +1,7 @@
 """The images of a run: which they are, where each worker reads them, and what is left out."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -25,6 +26,7 @@ from hvdtrain.data.loader import (
     training_plans,
 )
 from hvdtrain.data.mix import Mixing
+from hvdtrain.data.parallel import thread_pool
 from hvdtrain.data.storage import Storage, storage
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.errors import ConfigError, DataError, EnvironmentFault
@@ -60,9 +62,10 @@ class Data:
         if config.data.stage == "copy" and config.data.source == "images":
             self._staged = stage(config, comm, machine.launcher, self.train, self.val, images_seen=images_seen)
             roots = self._staged.roots
+        thread = thread_pool(1, "decode-ahead")
         self._decoders = {
-            "train": partial(_decoder, config, machine, self.train, config.data.batch_size),
-            "val": partial(_decoder, config, machine, self.val, config.evaluation.batch_size),
+            "train": partial(_decoder, config, machine, thread, self.train, config.data.batch_size),
+            "val": partial(_decoder, config, machine, thread, self.val, config.evaluation.batch_size),
         }
         self.sources = {}
         for part, index in (("train", self.train), ("val", self.val)):
@@ -187,7 +190,15 @@ def _stored(config: Config, machine: Machine, index: Index, root: Path) -> Stora
     return storage(root, index, threads=config.data.threads or machine.threads)
 
 
-def _decoder(config: Config, machine: Machine, index: Index, batch_size: int, by_name: bool, size: int) -> Decoder:
+def _decoder(
+    config: Config,
+    machine: Machine,
+    thread: ThreadPoolExecutor,
+    index: Index,
+    batch_size: int,
+    by_name: bool,
+    size: int,
+) -> Decoder:
     """One that gives pictures of `size` pixels."""
     on_gpu, threads = _decode_on_gpu(config, machine.device), config.data.threads or machine.threads
     pictures = Pictures(
@@ -219,4 +230,5 @@ def _decoder(config: Config, machine: Machine, index: Index, batch_size: int, by
         prefetch=config.data.prefetch,
         by_name=by_name,
         largest=(int(index.heights.max()), int(index.widths.max())),
+        thread=thread,
     )

@@ -77,7 +77,7 @@ def train(
             with parts.clock.spent_on("pause"):
                 if evaluate_due:
                     result = evaluate_and_record(parts, comm, record)
-                with record.activity.doing("saving"), memory.naming(record.activity):
+                with record.activity.doing("saving"):
                     if save_due and saving:
                         saving.save(state)
                     comm.meet("end of the pause")
@@ -150,7 +150,7 @@ def naming_what_fits(parts: Parts, comm: Comm) -> Iterator[None]:
 def evaluate_and_record(parts: Parts, comm: Comm, record: Record) -> Evaluation:
     """The result of the weights themselves; that of their average is recorded beside it."""
     began = time.perf_counter()
-    with record.activity.doing("evaluation"), memory.naming(record.activity):
+    with record.activity.doing("evaluation"):
         result = evaluate(parts.state.model, parts.data.validation(), parts.arithmetic, comm)
         averaged = None
         if parts.state.average:

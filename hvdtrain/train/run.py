@@ -148,20 +148,27 @@ def _train(
     doubt = Doubt(config.train.not_finite, most_skipped=config.train.most_skipped)
     while True:
         try:
-            with record.activity.doing(TRAINING), memory.naming(record.activity):
+            with record.activity.doing(TRAINING):
                 return train(parts, comm, meters, record, _cadence(config), doubt, saving)
         except GoBack as error:
-            if saving:
-                record.saved(saving.finish())
-            checkpoint = comm.broadcast_object(checkpoints.latest(config) if saving else None, "last checkpoint")
-            if checkpoint is None:
-                raise NotFinite(f"{error}, and there is no checkpoint yet to go back to") from None
-            checkpoints.load(parts, checkpoint)
-            meters.forget()
-            if record.trace:
-                record.trace.forget_after(parts.state.images_seen)
-            if saving:
-                logger.warning("%s: going back to step %d", error, parts.state.step)
+            with record.activity.doing("going back"):
+                _go_back(error, config, parts, comm, meters, record, saving)
+
+
+def _go_back(
+    reason: GoBack, config: Config, parts: Parts, comm: Comm, meters: Meters, record: Record, saving: Saving | None
+) -> None:
+    if saving:
+        record.saved(saving.finish())
+    checkpoint = comm.broadcast_object(checkpoints.latest(config) if saving else None, "last checkpoint")
+    if checkpoint is None:
+        raise NotFinite(f"{reason}, and there is no checkpoint yet to go back to") from None
+    checkpoints.load(parts, checkpoint)
+    meters.forget()
+    if record.trace:
+        record.trace.forget_after(parts.state.images_seen)
+    if saving:
+        logger.warning("%s: going back to step %d", reason, parts.state.step)
 
 
 def _baseline(config: Config, comm: Comm, parts: Parts, record: Record, setting: dict[str, Any]) -> Baseline | None:

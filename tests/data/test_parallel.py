@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -54,11 +55,31 @@ def test_one_item_is_made_while_the_caller_has_another() -> None:
                 asked.set()
             yield number
 
-    ahead = one_ahead(items())
-    assert next(ahead) == 0
-    assert asked.wait(timeout=30)  # nobody has asked for 1 yet
-    assert list(ahead) == [1, 2, 3]
+    with ThreadPoolExecutor(1, "one-ahead") as thread:
+        ahead = one_ahead(items(), thread)
+        assert next(ahead) == 0
+        assert asked.wait(timeout=30)  # nobody has asked for 1 yet
+        assert list(ahead) == [1, 2, 3]
     assert all(name.startswith("one-ahead") for _, name in made)
+
+
+def test_whoever_leaves_early_leaves_nothing_going_on() -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def items() -> Iterator[int]:
+        yield 0
+        begun.set()
+        go_on.wait(timeout=30)
+        done.append(1)
+        yield 1
+
+    with ThreadPoolExecutor(1) as thread:
+        ahead = one_ahead(items(), thread)
+        assert next(ahead) == 0
+        assert begun.wait(timeout=30)
+        threading.Timer(0.05, go_on.set).start()
+        ahead.close()  # type: ignore[attr-defined]
+        assert done == [1]
 
 
 def test_what_fails_ahead_fails_when_its_turn_comes() -> None:
@@ -66,7 +87,8 @@ def test_what_fails_ahead_fails_when_its_turn_comes() -> None:
         yield 1
         raise ValueError("second")
 
-    ahead = one_ahead(items())
-    assert next(ahead) == 1
-    with pytest.raises(ValueError, match="second"):
-        next(ahead)
+    with ThreadPoolExecutor(1) as thread:
+        ahead = one_ahead(items(), thread)
+        assert next(ahead) == 1
+        with pytest.raises(ValueError, match="second"):
+            next(ahead)

