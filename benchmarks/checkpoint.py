@@ -23,7 +23,8 @@ from hvdtrain import provenance
 from hvdtrain.checkpoint import store
 from hvdtrain.checkpoint.format import Manifest
 from hvdtrain.checkpoint.writer import Saved, Writer
-from hvdtrain.config.schema import Config, DataConfig
+from hvdtrain.config.recipe import DataConfig
+from hvdtrain.config.schema import Config
 from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.train.build import Parts, build
 from hvdtrain.train.data import Machine

@@ -98,7 +98,8 @@ def worker(folder: Path) -> None:
     """What one worker of a run does until its first batch, and into the second epoch's order; rank 0 reports."""
     import torch
 
-    from hvdtrain.config.schema import Config, DataConfig
+    from hvdtrain.config.recipe import DataConfig
+    from hvdtrain.config.schema import Config
     from hvdtrain.data import order, scan
     from hvdtrain.data.dali import DaliDecoder  # noqa: F401  imported before the clock starts
     from hvdtrain.distributed.activity import Activity

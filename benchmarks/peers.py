@@ -99,7 +99,8 @@ def ours(options: Options, folder: str = "") -> Take:
     """The loader of a training run: decodes the window only, antialiased triangle filter, channels-last."""
     import torch
 
-    from hvdtrain.config.schema import Config, DataConfig
+    from hvdtrain.config.recipe import DataConfig
+    from hvdtrain.config.schema import Config
     from hvdtrain.distributed.comm import SoloComm
     from hvdtrain.train.data import Data, Machine
 

@@ -217,7 +217,8 @@ def ours(setting: Setting, comm: Any = None, reducer: Any = None) -> Runner:
     """hvdtrain's own loop, with its metrics and reports."""
     import torch
 
-    from hvdtrain.config.schema import Config, DataConfig
+    from hvdtrain.config.recipe import DataConfig
+    from hvdtrain.config.schema import Config
     from hvdtrain.distributed.activity import Activity
     from hvdtrain.distributed.comm import SoloComm
     from hvdtrain.distributed.reducer import LocalReducer

@@ -103,6 +103,6 @@ def _pack(given: Namespace, _: Topology) -> int:
 
 
 def _cache() -> Path:
-    from hvdtrain.config.schema import DataConfig
+    from hvdtrain.config.recipe import DataConfig
 
     return DataConfig().cache_dir.expanduser()

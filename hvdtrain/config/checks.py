@@ -4,7 +4,8 @@ import reprlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hvdtrain.config.schema import Config, DataConfig, MetricsConfig, OptimConfig
+    from hvdtrain.config.recipe import DataConfig, OptimConfig
+    from hvdtrain.config.schema import Config, MetricsConfig
 
 
 def schedule(optim: "OptimConfig", epochs: float) -> None:

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hvdtrain.config.schema import Config, DataConfig, TrainConfig
+from hvdtrain.config.recipe import DataConfig, TrainConfig
+from hvdtrain.config.schema import Config
 from hvdtrain.distributed.buckets import GradientBuckets
 from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.errors import EnvironmentFault

@@ -1,0 +1,63 @@
+"""Settings of the machines: how their workers talk, and the job that a cluster is asked for."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+from pydantic import Field
+
+from hvdtrain.config.section import Count, NonNegative, Positive, Section
+
+
+class DistributedConfig(Section):
+    reducer: Literal["buckets", "horovod"] = "buckets"
+    """Who fuses gradients: buckets of fixed contents, which repeat bit for bit, or Horovod's DistributedOptimizer."""
+    compression: Literal["none", "fp16"] = "none"
+    """fp16: gradients travel as half precision; a step in which one overflows is left out."""
+    bucket_mib: Positive = 25.0
+    """Size of a gradient bucket, MiB. HOROVOD_FUSION_THRESHOLD (bytes) in the environment wins."""
+    ring: bool = True
+    """Ask Open MPI and NCCL for the ring algorithm. Its settings in the environment win."""
+    yield_when_idle: bool = True
+    """Let a waiting MPI thread give its core away; spinning starves workers that own few cores."""
+    watchdog_seconds: NonNegative = 300.0
+    """A worker that was silent for so long, or a step that takes so long, ends the run, with the stacks of all workers
+    in its logs. 0: wait for ever."""
+
+
+class JobConfig(Section):
+    """What `hvdtrain submit` asks a cluster for. Training itself does not look at it."""
+
+    nodes: Count = 1
+    """Nodes of the job."""
+    workers_per_node: Count | None = None
+    """Workers on each node, one per GPU as a rule. null: as many as gpus_per_node, or one where there are none."""
+    gpus_per_node: Annotated[int, Ge(0)] = 0
+    """GPUs of each node that the job gets. 0: none is asked for."""
+    cores_per_worker: Count | None = None
+    """Cores that each worker gets. null: what the site gives."""
+    time_limit: str = ""
+    """Longest time that the job may take until it is requeued, as sbatch takes it: 30, 12:00:00, 1-00:00:00. Empty: the
+    partition's."""
+    partition: str = ""
+    """Partition that the job goes to. Empty: the site's default."""
+    account: str = ""
+    """Account that pays for it. Empty: the user's default."""
+    launcher: Literal["mpirun", "srun"] = "mpirun"
+    """Who starts the workers within the job."""
+    mpi: str = "pmix"
+    """Plug-in by which srun and MPI find each other; srun --mpi=list names those of a site."""
+    warn_seconds: Annotated[int, Ge(0)] = 120
+    """So long before its time limit, and when it is preempted, the run is told to save and leave. 0: never."""
+    max_requeues: Annotated[int, Ge(0)] = 20
+    """How often the job goes back into the queue by itself, after a preemption, a time limit or a lost node."""
+    modules: tuple[str, ...] = ()
+    """Environment modules that are loaded first, as [openmpi/4.1.6,cuda/12.4]."""
+    source: tuple[Path, ...] = ()
+    """Shell scripts that are sourced after that, for what a site wants else."""
+    container: str = ""
+    """Image in which the workers run. Empty: none."""
+    container_runtime: Literal["pyxis", "apptainer"] = "apptainer"
+    """Who runs it: pyxis, a plug-in of srun's, or apptainer."""
+    sbatch: dict[str, str] = Field(default_factory=dict)
+    """Any other option of sbatch by its long name: --job.sbatch qos=high."""
