@@ -7,16 +7,21 @@
     ├── CheckpointError      5   a checkpoint is missing, torn, or from another run; or none can be written
     ├── PeerLost             6   another worker has gone; that worker's own message has the cause
     ├── Stalled              7   a worker has fallen silent, or no step gets done; the watchdog has ended the run
-    └── NotFinite            8   a loss or a gradient is NaN or infinite, and train.not_finite says to stop
+    ├── NotFinite            8   a loss or a gradient is NaN or infinite, and train.not_finite says to stop
+    └── Preempted           75   a signal asked the run to leave; all is saved, and --resume auto goes on from there
 
 A message says what, where, got and wanted; `remedy` is the next thing to do.
 """
+
+INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 
 
 class HvdtrainError(Exception):
     """`str(error)` is one readable line; `remedy` the next command, or empty."""
 
     exit_code = 1
+    everyones = False
+    """Whether all workers fail of it alike, so that one of them is enough to tell of it."""
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -29,6 +34,7 @@ class HvdtrainError(Exception):
 
 class ConfigError(HvdtrainError):
     exit_code = 2
+    everyones = True
 
 
 class EnvironmentFault(HvdtrainError):
@@ -53,3 +59,9 @@ class Stalled(HvdtrainError):
 
 class NotFinite(HvdtrainError):
     exit_code = 8
+    everyones = True
+
+
+class Preempted(HvdtrainError):
+    everyones = True
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later

@@ -11,6 +11,7 @@ and by event:
 
     start        world_size, global_batch_size, batch_size, images_per_epoch, total_images
     resume       the same, when the run goes on from a checkpoint
+    changed      settings that are others than at the start before: [before, now] of each, by its dotted name
     baseline     source, workers, measured_at, origin, step_seconds, standard_error, samples, parts, ranks, together,
                  communication: what efficiency is measured against, see metrics/efficiency.py
     report       epoch, lr, loss, images_per_second; steps since the last one and step_seconds of each; parts, ranks:
@@ -21,6 +22,7 @@ and by event:
     checkpoint   path; step and images_seen are the checkpoint's; stalled_seconds that training stood still for it;
                  seconds until it was durable
     stalled      ranks, message: whom the watchdog blames and for what; images_seen is that of the record before
+    preempted    message: a signal asked the run to leave, and all is saved
     end          seconds, images_per_second
 """
 

@@ -15,7 +15,7 @@ PACKAGE = Path(hvdtrain.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS_BY_FLOOR = (
-    ("errors", "files", "log", "masking", "provenance"),
+    ("errors", "files", "log", "masking", "outcome", "provenance"),
     ("config", "events", "torchvision"),
     ("distributed",),
     ("data", "model", "optim", "metrics", "checkpoint"),

@@ -26,7 +26,7 @@ from hvdtrain import __version__
 from hvdtrain.errors import CheckpointError
 from hvdtrain.files import pretty_json, write_whole
 
-SCHEMA = 3
+SCHEMA = 4
 OLDER = {1: "before it kept digests", 2: "before its manifest had a digest"}
 MANIFEST, TENSORS = "manifest.json", "tensors.pt"
 MOST_BYTES = 2**20  # of a manifest; a real one has some hundred
@@ -49,7 +49,11 @@ KIND = {
     "tensors_bytes": int,
     "tensors_sha256": str,
 }
-KINDS = ({**KIND, "top1": float}, {**KIND, "top1": type(None)})  # of a manifest's fields
+SINCE_4 = {"workers": int, "global_batch": int}
+KINDS = {
+    schema: [{**KIND, **more, "top1": top1} for top1 in (float, type(None))]
+    for schema, more in ((3, {}), (SCHEMA, SINCE_4))
+}  # of a manifest's fields, by the schemas that can be read
 
 
 class Broken(CheckpointError):
@@ -64,6 +68,8 @@ class Manifest:
     step: int
     config_digest: str
     data_digest: str  # of the index of training images
+    workers: int = 0  # that it was made on; 0 where schema 3 does not say
+    global_batch: int = 0  # kn, images; likewise
     top1: float | None = None  # fraction; of these very weights, or of their average if that is better
     spent_seconds: float = 0.0  # wall-clock time of the run up to here, but for what was lost
     saved_at: float = 0.0  # seconds since 1970
@@ -156,11 +162,12 @@ def read_manifest(path: Path) -> Manifest:
         )
     if digest != _digest(told):
         raise Broken(f"{file} is torn: its digest is {digest}, expected {_digest(told)}")
-    if schema != SCHEMA:
-        raise CheckpointError(f"{path} has schema {schema}, this hvdtrain {__version__} reads {SCHEMA}")
+    if not isinstance(schema, int) or schema not in KINDS:
+        readable = " and ".join(map(str, KINDS))
+        raise CheckpointError(f"{path} has schema {schema}, this hvdtrain {__version__} reads {readable}")
     del told["schema"]
-    if {name: type(value) for name, value in told.items()} not in KINDS:
-        raise CheckpointError(f"{file} is no manifest of schema {SCHEMA}, though its digest is right")
+    if {name: type(value) for name, value in told.items()} not in KINDS[schema]:
+        raise CheckpointError(f"{file} is no manifest of schema {schema}, though its digest is right")
     return Manifest(**told)
 
 

@@ -15,14 +15,12 @@ from hvdtrain.cli import data, machine, measure, run, watch
 from hvdtrain.cli.verbs import Verb
 from hvdtrain.config.load import Parser
 from hvdtrain.distributed.topology import Topology, from_environment
-from hvdtrain.errors import ConfigError, EnvironmentFault, HvdtrainError, NotFinite, PeerLost
+from hvdtrain.errors import INTERRUPTED, EnvironmentFault, HvdtrainError, PeerLost
 from hvdtrain.log import logger
 
 # A worker that leaves it to another one to say what is wrong stays this long: launchers end everyone as soon as one has
 # left, and must not end the one that speaks before it has spoken.
 PATIENCE_SECONDS = 5.0
-INTERRUPTED = 130  # as shells say it: 128 + SIGINT
-EVERYONES = (ConfigError.exit_code, NotFinite.exit_code, INTERRUPTED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb: Verb = options.verb
         return verb(options, topology)
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED, topology)
+        return _fail("interrupted", INTERRUPTED, topology, everyones=True)
     except HvdtrainError as error:
         if isinstance(error, PeerLost):
             time.sleep(PATIENCE_SECONDS)  # who caused it, says so
-        return _fail(str(error), error.exit_code, topology)
+        return _fail(str(error), error.exit_code, topology, everyones=error.everyones)
     except BrokenPipeError:
         return 141
     except MemoryError:
@@ -56,9 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{type(error).__name__}: {error} (at {where.filename}:{where.lineno})", 1, topology)
 
 
-def _fail(message: str, code: int, topology: Topology) -> int:
+def _fail(message: str, code: int, topology: Topology, *, everyones: bool = False) -> int:
     """Say what went wrong once. What all ranks see alike, as a usage error or an interrupt, is rank 0's to tell."""
-    everyones = code in EVERYONES
     logger.debug("exit %d: %s", code, message)
     if topology.rank == 0 or not everyones:
         who = f"rank {topology.rank}: " if topology.size > 1 and not everyones else ""

@@ -59,10 +59,13 @@ def add(verbs: "Verbs") -> None:
 
 
 def _train(given: Namespace, topology: Topology, options: "CliSettingsSource[Config]") -> int:
+    from hvdtrain.distributed.preempt import StopRequest
+
+    request = StopRequest().listen()  # a signal that comes during the start-up must not kill
     config = from_options(options, given)  # before anything heavy: a typing error costs no start-up
     from hvdtrain.train.run import run
 
-    run(config, topology)
+    run(config, topology, request)
     return 0
 
 

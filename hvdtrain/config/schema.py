@@ -100,6 +100,9 @@ class Config(BaseSettings):
     tests of equality."""
     resume: str = "never"
     """never: a fresh run directory. auto: go on from its newest checkpoint, or start afresh without one. Or a path."""
+    resume_changed: Literal["refuse", "accept"] = "refuse"
+    """Whether a run may go on under settings that decide its numbers and were others before; the events then tell what
+    has changed."""
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -137,7 +140,7 @@ class Config(BaseSettings):
         Which images it reads is the index's digest to say, wherever they lie.
         """
         free: dict[str, Any] = {
-            **dict.fromkeys(("run", "metrics", "checkpoint", "resume", "job"), True),
+            **dict.fromkeys(("run", "metrics", "checkpoint", "resume", "resume_changed", "job"), True),
             "data": {"dir", "stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"},
             "train": {"not_finite", "most_skipped"},
             "distributed": {"watchdog_seconds"},

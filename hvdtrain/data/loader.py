@@ -60,6 +60,10 @@ class Batch:
     plan: Plan | None = None  # of the m pictures
     mixed: Mixed | None = None  # what `images` were mixed from
 
+    @staticmethod
+    def empty() -> "Batch":
+        return Batch(torch.empty(0, 3, 1, 1), torch.empty(0, dtype=torch.int64), images_seen=0)
+
 
 @dataclass
 class Source:

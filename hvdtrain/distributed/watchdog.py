@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
+from hvdtrain import outcome
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.awake import Awake
 from hvdtrain.distributed.chief import Beat, Chief, Worker
@@ -186,6 +187,7 @@ class Watchdog:
             self._side.tell_verdict(message)
             self._stacks.write(message)
             self._side.wait_until_done(self._awake.seconds, DONE_SECONDS - (time.monotonic() - began))
+            in_time(RECORD_SECONDS, lambda: outcome.tell(self._run_dir, Stalled.exit_code, message))
             in_time(RECORD_SECONDS, lambda: self._record(verdict))
         else:
             self._stacks.write(message)

@@ -30,6 +30,8 @@ class Journal:
         self.checkpoints: list[Checkpoint] = []
         self.quarantined: list[Quarantined] = []
         self.end: End | None = None
+        self.preempted_at: float | None = None
+        """When the run left because a signal asked it to; None unless that was its last word."""
         self.last: tuple[float, int, int] = (math.nan, 0, 0)
         """Of the last record of any kind: time, step, images seen."""
         self.unreadable = 0
@@ -49,7 +51,7 @@ class Journal:
             self.last = self.last[0], max(before, self.last[1]), max(images_before, self.last[2])
         if event in ("start", "resume"):
             self.starts.append(_start(record))
-            self.end = None
+            self.end = self.preempted_at = None
         elif not self.starts:  # its line was torn
             self.unreadable += 1
         elif event == "baseline" and number(record, "step_seconds") > 0:
@@ -62,6 +64,8 @@ class Journal:
             self.checkpoints.append(_checkpoint(record))
         elif event == "quarantine":
             self.quarantined.append(_quarantined(record))
+        elif event == "preempted":
+            self.preempted_at = number(record, "time")
         elif event == "end":
             self.end = _end(record)
 

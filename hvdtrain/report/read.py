@@ -12,7 +12,7 @@ from hvdtrain.errors import ConfigError
 from hvdtrain.events import Tail, records
 from hvdtrain.metrics import targets
 from hvdtrain.report.journal import Journal
-from hvdtrain.report.records import End, Environment, Run, State, Worker
+from hvdtrain.report.records import Environment, Run, State, Worker
 
 VERSIONS = ("hvdtrain", "commit", "python", "torch", "cuda")
 
@@ -73,7 +73,7 @@ def run(folder: Path, journal: Journal) -> Run:
     if not journal.starts:
         torn = f" and {journal.unreadable} torn lines" if journal.unreadable else ""
         raise ConfigError(f"{folder}/events.jsonl: expected a start, found none{torn}", remedy=f"see {folder / 'logs'}")
-    state, heard = _state(folder, journal.end)
+    state, heard = _state(folder, journal)
     return Run(
         folder=folder,
         state=state,
@@ -91,10 +91,12 @@ def run(folder: Path, journal: Journal) -> Run:
     )
 
 
-def _state(folder: Path, end: End | None) -> tuple[State, float]:
+def _state(folder: Path, journal: Journal) -> tuple[State, float]:
     """Ended as its events say; else alive while it touches its targets file."""
-    if end:
-        return State.FINISHED, end.time
+    if journal.end:
+        return State.FINISHED, journal.end.time
+    if journal.preempted_at is not None:
+        return State.PREEMPTED, journal.preempted_at
     touched = targets.file(folder.resolve())
     heard = max(path.stat().st_mtime for path in (touched, folder / "events.jsonl") if path.exists())
     return (State.RUNNING if targets.alive(touched) else State.KILLED), heard

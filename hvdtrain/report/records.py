@@ -132,6 +132,7 @@ class Environment:
 class State(Enum):
     RUNNING = "running"
     FINISHED = "finished"
+    PREEMPTED = "preempted"
     KILLED = "killed"
 
 

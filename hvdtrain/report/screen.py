@@ -17,6 +17,7 @@ from hvdtrain.report.units import UNKNOWN, milliseconds, number, tenths
 
 COLUMNS = 100
 LABEL = 12  # columns before a value
+COLOURS = {State.RUNNING: "green", State.FINISHED: "blue", State.PREEMPTED: "yellow", State.KILLED: "red"}
 SEEN = 0.0005  # of a step
 BAR = 60  # characters
 LAG_BAR = 30
@@ -27,7 +28,7 @@ def whole(now: Snapshot) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    colour = {State.RUNNING.value: "green", State.FINISHED.value: "blue", State.KILLED.value: "red"}[now.state]
+    colour = COLOURS[State(now.state)]
     ago = "" if now.state == State.RUNNING.value else f" {duration(now.heard_age_seconds)} ago"
     table.add_row("run", Text.assemble((now.run, "bold"), "  ", (now.state + ago, f"bold {colour}")))
     table.add_row("", _lines(now.what))

@@ -95,6 +95,8 @@ def state(run: Run) -> str:
         return f"finished {moment(run.end.time)} after {duration(wall_seconds(run))}; {reached}{again}"
     if run.state is State.RUNNING:
         return f"running; {reached}{again}"
+    if run.state is State.PREEMPTED:
+        return f"preempted {moment(run.heard)}, all saved; {reached}{again}"
     return f"killed, or ended by an error: last sign of life {moment(run.heard)}; {reached}{again}"
 
 

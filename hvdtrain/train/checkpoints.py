@@ -1,18 +1,24 @@
 """Where a run goes on, and what it leaves so that it can."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hvdtrain.checkpoint import format as form
 from hvdtrain.checkpoint import store
 from hvdtrain.checkpoint.format import Checkpoint, Manifest
 from hvdtrain.checkpoint.writer import Saved, Writer
+from hvdtrain.config.load import from_file
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed.comm import Comm
-from hvdtrain.errors import CheckpointError
+from hvdtrain.errors import CheckpointError, ConfigError
 from hvdtrain.log import logger
 from hvdtrain.train.build import Parts
 from hvdtrain.train.state import TrainState
+
+MOST_NAMED = 4  # changes in a message
+_OF_A_START = {"resume", "resume_changed", "job"}
 
 
 def folder(config: Config) -> Path:
@@ -41,6 +47,16 @@ def find(config: Config, comm: Comm) -> Checkpoint | None:
                 ", ".join(f"{name} {version}" for name, version in by.items()),
             )
     return comm.broadcast_object(found, "checkpoint")
+
+
+def changed(config: Config) -> dict[str, list[Any]]:
+    """Settings that are others than when the run was last started: [before, now] of each, by its dotted name."""
+    try:
+        before = from_file(config.run_dir / "config.yaml")
+    except ConfigError:  # there is none, or of another version
+        return {}
+    was, now = (dict(_flat(each.model_dump(mode="json", exclude=_OF_A_START))) for each in (before, config))
+    return {key: [was[key], now[key]] for key in now if was[key] != now[key]}
 
 
 def latest(config: Config) -> Checkpoint | None:
@@ -74,16 +90,19 @@ def load(parts: Parts, checkpoint: Checkpoint) -> None:
 class Saving:
     """Rank 0's side of it, within a `with` block of the writer's."""
 
-    def __init__(self, writer: Writer, *, config_digest: str, data_digest: str) -> None:
-        self._writer, self._config_digest, self._data_digest = writer, config_digest, data_digest
+    def __init__(self, writer: Writer, belongs: Manifest) -> None:
+        """
+        Args:
+            belongs: what all checkpoints of this process belong to; the rest is filled in.
+        """
+        self._writer, self._belongs = writer, belongs
 
     def save(self, state: TrainState) -> None:
         """Begin to save; see `Writer.save`."""
-        manifest = Manifest(
+        manifest = replace(
+            self._belongs,
             images_seen=state.images_seen,
             step=state.step,
-            config_digest=self._config_digest,
-            data_digest=self._data_digest,
             top1=state.top1,
             spent_seconds=state.spent_seconds,
         )
@@ -115,8 +134,19 @@ def _named(path: Path, config: Config) -> Checkpoint:
 
 def _belongs(checkpoint: Checkpoint, config: Config) -> None:
     digest = checkpoint.manifest.config_digest
-    if digest != config.digest():
-        raise CheckpointError(
-            f"{checkpoint.path} belongs to configuration {digest}, this one is {config.digest()}",
-            remedy=f"compare with {config.run_dir}/config.yaml",
-        )
+    if digest == config.digest() or config.resume_changed == "accept":
+        return
+    changes = [f"{key} was {old}, is {new}" for key, (old, new) in changed(config).items()]
+    raise CheckpointError(
+        f"{checkpoint.path} belongs to configuration {digest}, this one is {config.digest()}"
+        + "".join(f"; {change}" for change in changes[:MOST_NAMED]),
+        remedy=f"compare with {config.run_dir}/config.yaml; --resume_changed accept goes on nevertheless",
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,7 @@ class Data:
             yield from batches(phase, source)
 
     def validation(self) -> Iterator[Batch]:
-        """This worker's share of the validation images, once."""
+        """This worker's share of the validation images, once. Every worker's has as many batches: one may be empty."""
         plans = evaluation_plans(
             self.val,
             image_size=self._config.data.image_size,
@@ -137,7 +137,9 @@ class Data:
             size=self._comm.size,
             batch_size=self._config.evaluation.batch_size,
         )
-        return batches(plans, self.sources["val"])
+        share = batches(plans, self.sources["val"])
+        rounds = -(-len(self.val) // (self._config.evaluation.batch_size * self._comm.size))
+        return islice(chain(share, repeat(Batch.empty())), rounds)
 
 
 def _indices(config: Config, comm: Comm, threads: int) -> tuple[Index, Index]:

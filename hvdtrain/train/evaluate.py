@@ -1,6 +1,6 @@
 """Accuracy on the validation images, each counted once by whichever worker has it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.comm import Comm
+from hvdtrain.errors import Preempted
 from hvdtrain.train.step import Arithmetic
 
 
@@ -20,25 +21,56 @@ class Evaluation:
     loss: float  # mean per image
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], arithmetic: Arithmetic, comm: Comm) -> Evaluation:
-    """Every worker calls this with its share; sums and counts are added up once, and then divided."""
+@dataclass
+class Counts:
+    """Of the images of one worker."""
+
+    images: int = 0
+    top1: int = 0
+    top5: int = 0
+    loss: float = 0.0  # summed
+
+    @torch.inference_mode()
+    def add(self, model: nn.Module, batch: Batch, arithmetic: Arithmetic) -> None:
+        logits = arithmetic.forward(model, batch.images)
+        best = logits.topk(min(5, logits.shape[1])).indices  # (n, 5)
+        hit = best == batch.labels[:, None]
+        self.images += len(batch.labels)
+        self.top1 += int(hit[:, 0].sum())
+        self.top5 += int(hit.sum())
+        self.loss += float(functional.cross_entropy(logits, batch.labels, reduction="sum"))
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    arithmetic: Arithmetic,
+    comm: Comm,
+    *,
+    leave: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Every worker calls this with its share; sums and counts are added up once, and then divided.
+
+    Args:
+        batches: of all workers the same number, some of them empty.
+        leave: asked after each batch, by all workers.
+
+    Raises:
+        Preempted: it said so.
+    """
     share_statistics(model, comm)
+    counts = Counts()
     model.eval()
-    images, top1, top5, loss = 0, 0, 0, 0.0
-    with torch.inference_mode():
+    try:
         for batch in batches:
-            if not len(batch.labels):
-                continue  # none of its images can be decoded
-            logits = arithmetic.forward(model, batch.images)
-            best = logits.topk(min(5, logits.shape[1])).indices  # (n, 5)
-            hit = best == batch.labels[:, None]
-            images += len(batch.labels)
-            top1 += int(hit[:, 0].sum())
-            top5 += int(hit.sum())
-            loss += float(functional.cross_entropy(logits, batch.labels, reduction="sum"))
-    model.train()
-    all_images, all_top1, all_top5, all_loss = comm.sum([images, top1, top5, loss], "evaluation")
-    return Evaluation(int(all_images), all_top1 / all_images, all_top5 / all_images, all_loss / all_images)
+            if len(batch.labels):
+                counts.add(model, batch, arithmetic)
+            if leave():
+                raise Preempted("within an evaluation")
+    finally:
+        model.train()
+    images, top1, top5, loss = comm.sum([counts.images, counts.top1, counts.top5, counts.loss], "evaluation")
+    return Evaluation(int(images), top1 / images, top5 / images, loss / images)
 
 
 def share_statistics(model: nn.Module, comm: Comm) -> None:

@@ -1,24 +1,53 @@
 """The run directory. Rank 0 makes it and describes the run in it; what cannot be written is named, with its cause."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from hvdtrain.errors import ConfigError, EnvironmentFault
+from hvdtrain import outcome
+from hvdtrain.errors import INTERRUPTED, ConfigError, EnvironmentFault, HvdtrainError
 from hvdtrain.files import write_whole
+from hvdtrain.train import lock
 
 
-def claim(folder: Path, *, resume: str) -> None:
-    """Make it, or go on in it.
+@contextmanager
+def claimed(folder: Path, *, resume: str) -> Iterator[None]:
+    """Make it, or go on in it; within, no other job does.
 
     Raises:
         ConfigError: it holds a run already, and `resume` is `never`.
-        EnvironmentFault: it cannot be made.
+        EnvironmentFault: it cannot be made, or another job has it.
     """
-    with _named(folder, "cannot be made"):
-        if resume == "never" and (folder / "events.jsonl").exists():
-            raise ConfigError(f"{folder} holds a run already", remedy="--resume auto to go on, or another --run.name")
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    with ExitStack() as until_the_end:
+        with _named(folder, "cannot be made"):
+            if resume == "never" and (folder / "events.jsonl").exists():
+                raise ConfigError(
+                    f"{folder} holds a run already", remedy="--resume auto to go on, or another --run.name"
+                )
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            until_the_end.enter_context(lock.held(folder))
+            outcome.forget(folder)
+        yield
+
+
+@contextmanager
+def outcome_told(folder: Path, rank: int) -> Iterator[None]:
+    """What happens within is told in the run's outcome, by the rank that also tells it to people."""
+    try:
+        yield
+    except HvdtrainError as error:
+        if rank == 0 or not error.everyones:
+            outcome.tell(folder, error.exit_code, str(error))
+        raise
+    except KeyboardInterrupt:
+        if rank == 0:
+            outcome.tell(folder, INTERRUPTED, "interrupted")
+        raise
+    except Exception as error:
+        outcome.tell(folder, HvdtrainError.exit_code, f"{type(error).__name__}: {error}")
+        raise
+    if rank == 0:
+        outcome.tell(folder, 0, "finished")
 
 
 def write(path: Path, text: str) -> None:

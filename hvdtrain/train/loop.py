@@ -7,7 +7,7 @@ is decided by counts of steps and images, never by a clock.
 import gc
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,9 @@ import torch
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.activity import TRAINING
 from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.preempt import Agreement
 from hvdtrain.distributed.reducer import Reducer
+from hvdtrain.errors import Preempted
 from hvdtrain.train import memory
 from hvdtrain.train.build import Parts
 from hvdtrain.train.checkpoints import Saving
@@ -40,7 +42,15 @@ class Cadence:
 
 
 def train(
-    parts: Parts, comm: Comm, meters: Meters, record: Record, cadence: Cadence, doubt: Doubt, saving: Saving | None
+    parts: Parts,
+    comm: Comm,
+    meters: Meters,
+    record: Record,
+    cadence: Cadence,
+    *,
+    doubt: Doubt,
+    agreement: Agreement,
+    saving: Saving | None,
 ) -> Evaluation | None:
     """Go from the state's position to the end. Returns the last evaluation, if there was one.
 
@@ -48,6 +58,7 @@ def train(
         saving: None on the ranks that write no checkpoints.
 
     Raises:
+        Preempted: on all workers at the same step, the state of which is being saved.
         NotFinite: on all workers at the same step.
         CheckpointError: on rank 0, after a step during which a save has failed.
     """
@@ -57,6 +68,10 @@ def train(
     gc.freeze()  # what start-up left will not become garbage: no collection need look at it
     gc.disable()
     comm.meet("first step")
+    if agreement.now():
+        raise Preempted("before the first step")
+    if _evaluation_is_missing(cadence, parts):
+        result = evaluate_and_record(parts, comm, record, leave=agreement.reached)
     parts.clock.restart()
     while not parts.over:
         epoch_before, lr = parts.epoch, parts.schedule(parts.epoch)
@@ -70,19 +85,25 @@ def train(
             share_quarantine(parts, record)
         if state.step % COLLECT_GARBAGE_EVERY == 0:
             gc.collect()
-        evaluate_due = _evaluation_due(cadence, epoch_before, parts)
-        save_due = parts.over or crossed(epoch_before, parts.epoch, cadence.save_epochs)
+        leaving = agreement.reached()
+        evaluate_due = not leaving and _evaluation_due(cadence, epoch_before, parts)
+        save_due = leaving or parts.over or crossed(epoch_before, parts.epoch, cadence.save_epochs)
         doubt.settle(state, comm, record, now=evaluate_due or save_due)
         if evaluate_due or save_due:
             with parts.clock.spent_on("pause"):
                 if evaluate_due:
-                    result = evaluate_and_record(parts, comm, record)
+                    try:
+                        result = evaluate_and_record(parts, comm, record, leave=agreement.reached)
+                    except Preempted:
+                        leaving = True
                 with record.activity.doing("saving"):
-                    if save_due and saving:
+                    if (save_due or leaving) and saving:
                         saving.save(state)
                     comm.meet("end of the pause")
         if saving:
             record.saved(saving.news())
+        if leaving:
+            raise Preempted(f"at step {state.step}")
     gc.enable()
     return result
 
@@ -91,6 +112,15 @@ def _phase(parts: Parts, meters: Meters) -> str:
     """The first step with pictures of a size may have to be compiled, or to look for the fastest algorithms."""
     pixels = parts.data.pixels(parts.state.images_seen)
     return TRAINING if pixels == meters.pixels else f"first step at {pixels} pixels"
+
+
+def _evaluation_is_missing(cadence: Cadence, parts: Parts) -> bool:
+    """Whether a run that goes on was preempted before, or within, the evaluation of the step that it begins at."""
+    state = parts.state
+    if parts.over or not state.step or state.top1 is not None:
+        return False
+    before = (state.images_seen - parts.objective.global_batch) / len(parts.data.train)
+    return _evaluation_due(cadence, before, parts)
 
 
 def _evaluation_due(cadence: Cadence, epoch_before: float, parts: Parts) -> bool:
@@ -147,14 +177,18 @@ def naming_what_fits(parts: Parts, comm: Comm) -> Iterator[None]:
         ) from None
 
 
-def evaluate_and_record(parts: Parts, comm: Comm, record: Record) -> Evaluation:
-    """The result of the weights themselves; that of their average is recorded beside it."""
+def evaluate_and_record(parts: Parts, comm: Comm, record: Record, *, leave: Callable[[], bool]) -> Evaluation:
+    """The result of the weights themselves; that of their average is recorded beside it.
+
+    Raises:
+        Preempted: `leave`, asked between batches, said so; nothing is recorded.
+    """
     began = time.perf_counter()
     with record.activity.doing("evaluation"):
-        result = evaluate(parts.state.model, parts.data.validation(), parts.arithmetic, comm)
+        result = evaluate(parts.state.model, parts.data.validation(), parts.arithmetic, comm, leave=leave)
         averaged = None
         if parts.state.average:
-            averaged = evaluate(parts.state.average, parts.data.validation(), parts.arithmetic, comm)
+            averaged = evaluate(parts.state.average, parts.data.validation(), parts.arithmetic, comm, leave=leave)
         parts.state.judged(max(result.top1, averaged.top1) if averaged else result.top1)
         record.evaluated(parts.state, result, averaged, time.perf_counter() - began)
         share_quarantine(parts, record)

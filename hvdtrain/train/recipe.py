@@ -31,6 +31,28 @@ def global_batch(config: Config, workers: int) -> int:
     return workers * config.data.batch_size * micro_batches(config, workers)
 
 
+def going_on(config: Config, *, workers: int, global_batch: int) -> Config:
+    """For a run that goes on: kn stays what it was and n stays, whatever the number of workers now, so m changes.
+
+    Args:
+        global_batch: kn of the run so far, images; 0 where that is not known.
+
+    Raises:
+        ConfigError: kn is no multiple of k·n.
+    """
+    n = config.data.batch_size
+    if config.train.global_batch_size is not None or not global_batch:  # micro_batches checks it
+        return config
+    if global_batch % (workers * n):
+        fit = [str(k) for k in range(1, global_batch // n + 1) if global_batch % (k * n) == 0]
+        raise ConfigError(
+            f"{workers} workers of data.batch_size = {n}: expected a number that shares the run's minibatch of"
+            f" {global_batch} images evenly",
+            remedy=f"resume it on {', '.join(fit[:-1])}{' or ' * (len(fit) > 1)}{fit[-1]} workers",
+        )
+    return config.model_copy(update={"train": config.train.model_copy(update={"global_batch_size": global_batch})})
+
+
 def _what_would_fit(kn: int, workers: int, n: int, *, in_pairs: bool = False) -> str:
     """The nearest number of workers, minibatch, and batch per worker that go together with the other two.
 

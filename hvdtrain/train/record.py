@@ -58,6 +58,11 @@ class Record:
             total_images=total_images,
         )
 
+    def changed(self, state: TrainState, settings: dict[str, list[Any]]) -> None:
+        for name, (before, now) in settings.items():
+            logger.warning("%s was %s before, and is %s from step %d on", name, before, now, state.step)
+        self._write("changed", state, settings=settings)
+
     def compared(self, state: TrainState, baseline: Baseline, *, images: int) -> None:
         """
         Args:
@@ -184,8 +189,15 @@ class Record:
                     seconds=saved.seconds,
                 )
 
+    def preempted(self, state: TrainState, message: str) -> None:
+        self._write("preempted", state, message=message)
+        self._close()
+
     def ended(self, state: TrainState, *, seconds: float, images_per_second: float) -> None:
         self._write("end", state, seconds=seconds, images_per_second=images_per_second)
+        self._close()
+
+    def _close(self) -> None:
         if self.events:
             self.events.close()
         if self.trace:

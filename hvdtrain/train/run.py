@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from hvdtrain import log
+from hvdtrain.checkpoint.format import Manifest
 from hvdtrain.checkpoint.writer import Writer
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed import device as devices
 from hvdtrain.distributed.activity import TRAINING, Activity
 from hvdtrain.distributed.comm import Comm, HorovodComm, SoloComm
+from hvdtrain.distributed.preempt import Agreement, StopRequest
 from hvdtrain.distributed.topology import Topology
 from hvdtrain.distributed.tuning import Tuning, tune
 from hvdtrain.distributed.watchdog import Watchdog
-from hvdtrain.errors import NotFinite
+from hvdtrain.errors import NotFinite, Preempted
 from hvdtrain.log import duration, logger
 from hvdtrain.metrics import baselines, targets
 from hvdtrain.metrics.efficiency import Baseline, speed
@@ -37,36 +39,37 @@ from hvdtrain.train.watch import watched
 FEWEST_WINDOWS = 5  # of reports, for a speed that others are compared with
 
 
-def run(config: Config, topology: Topology) -> None:
-    """Train as `config` says and print the summary. Every worker calls this."""
+def run(config: Config, topology: Topology, request: StopRequest) -> None:
+    """Train as `config` says and print the summary. Every worker calls this.
+
+    Raises:
+        Preempted: `request` came to one of the workers; all is saved.
+    """
     began = time.perf_counter()
     recipe.schedule(config, recipe.global_batch(config, topology.size))  # what cannot be is refused before the start
     tuning = _tune(config)
     activity = Activity()
-    with memory.naming(activity):
-        _run(config, topology, tuning, activity, began)
-
-
-def _run(config: Config, topology: Topology, tuning: Tuning, activity: Activity, began: float) -> None:
     comm: Comm = HorovodComm(expected_size=topology.size, activity=activity) if topology.size > 1 else SoloComm()
     device = devices.select(comm.local_rank)
     cores = devices.share_of_cores(comm)
     threads = devices.use_threads(cores)
 
     folder, first = config.run_dir, comm.rank == 0
-    if first:
-        run_folder.claim(folder, resume=config.resume)
-    comm.gather(None, "run directory")  # nobody writes before rank 0 has made the folder
-    log.configure(comm.rank, log_dir=folder / "logs")
-    for name, value in tuning.kept.items():
-        logger.info("%s = %s comes from the environment and stays", name, value)
-
     with ExitStack() as until_the_end:
+        if first:
+            until_the_end.enter_context(run_folder.claimed(folder, resume=config.resume))
+        comm.gather(None, "run directory")  # nobody writes before rank 0 has made the folder
+        until_the_end.enter_context(run_folder.outcome_told(folder, comm.rank))
+        until_the_end.enter_context(memory.naming(activity))
+        log.configure(comm.rank, log_dir=folder / "logs")
+        for name, value in tuning.kept.items():
+            logger.info("%s = %s comes from the environment and stays", name, value)
         watchdog = Watchdog(comm, activity, silence_seconds=config.distributed.watchdog_seconds, run_dir=folder)
         until_the_end.enter_context(watchdog)
         machine = Machine(device, cores, topology.launcher)
+        changes = checkpoints.changed(config) if first and config.resume != "never" else {}
         parts = _parts(config, comm, machine, tuning)
-        saving = until_the_end.enter_context(_saving(config, parts)) if first else None
+        saving = until_the_end.enter_context(_saving(config, parts, workers=comm.size)) if first else None
         seen = until_the_end.enter_context(
             watched(config, comm, parts, machine, activity, threads=threads, tuning=tuning)
         )
@@ -80,16 +83,22 @@ def _run(config: Config, topology: Topology, tuning: Tuning, activity: Activity,
             batch=config.data.batch_size,
             total_images=parts.total_images,
         )
+        if changes:
+            record.changed(parts.state, changes)
         setting = environment.setting(
             config, machine, threads=threads, micro_batches=parts.micro_batches, images=parts.data.train.digest
         )
         meters = Meters(parts.clock, _baseline(config, comm, parts, record, setting))
         if meters.baseline:
             record.compared(parts.state, meters.baseline, images=parts.objective.global_batch // comm.size)
-        result = _train(config, parts, comm, meters, record, saving)
-        activity.phase = "the end"
-        if result is None and config.evaluation.at_end:  # the run was over already: somebody asks again
-            result = evaluate_and_record(parts, comm, record)
+        agreement = Agreement(comm, request)
+        try:
+            result = _train(config, parts, comm, meters, record, agreement=agreement, saving=saving)
+            activity.phase = "the end"
+            if result is None and config.evaluation.at_end:  # the run was over already: somebody asks again
+                result = evaluate_and_record(parts, comm, record, leave=agreement.reached)
+        except Preempted as error:
+            raise _preempted(error, agreement, parts, record, saving) from None
         if saving:
             record.saved(saving.finish())
             seconds = time.perf_counter() - began
@@ -106,6 +115,11 @@ def _parts(config: Config, comm: Comm, machine: Machine, tuning: Tuning) -> Part
     images_seen = checkpoint.manifest.images_seen if checkpoint else 0
     if comm.rank == 0:
         forget_after(config.run_dir / "images", images_seen)
+    if checkpoint:
+        before = checkpoint.manifest
+        config = recipe.going_on(config, workers=comm.size, global_batch=before.global_batch)
+        if comm.rank == 0 and before.workers not in (0, comm.size):
+            logger.info("workers: %d, before: %d; the minibatch stays what it was", comm.size, before.workers)
     parts = build(config, comm, machine, bucket_bytes=tuning.bucket_bytes, images_seen=images_seen)
     if checkpoint:
         checkpoints.load(parts, checkpoint)
@@ -136,23 +150,53 @@ def _cadence(config: Config) -> Cadence:
 
 
 @contextmanager
-def _saving(config: Config, parts: Parts) -> Iterator[Saving]:
+def _saving(config: Config, parts: Parts, *, workers: int) -> Iterator[Saving]:
+    belongs = Manifest(
+        images_seen=0,
+        step=0,
+        config_digest=config.digest(),
+        data_digest=parts.data.train.digest,
+        workers=workers,
+        global_batch=parts.objective.global_batch,
+    )
     with Writer(checkpoints.folder(config), keep=config.checkpoint.keep) as writer:
-        yield Saving(writer, config_digest=config.digest(), data_digest=parts.data.train.digest)
+        yield Saving(writer, belongs)
 
 
 def _train(
-    config: Config, parts: Parts, comm: Comm, meters: Meters, record: Record, saving: Saving | None
+    config: Config,
+    parts: Parts,
+    comm: Comm,
+    meters: Meters,
+    record: Record,
+    *,
+    agreement: Agreement,
+    saving: Saving | None,
 ) -> Evaluation | None:
     """To the end, and as often as need be from the last checkpoint again."""
     doubt = Doubt(config.train.not_finite, most_skipped=config.train.most_skipped)
     while True:
         try:
             with record.activity.doing(TRAINING):
-                return train(parts, comm, meters, record, _cadence(config), doubt, saving)
+                return train(
+                    parts, comm, meters, record, _cadence(config), doubt=doubt, agreement=agreement, saving=saving
+                )
         except GoBack as error:
             with record.activity.doing("going back"):
                 _go_back(error, config, parts, comm, meters, record, saving)
+
+
+def _preempted(
+    error: Preempted, agreement: Agreement, parts: Parts, record: Record, saving: Saving | None
+) -> Preempted:
+    """What to leave with, once all is saved. Collective: launchers end everyone as soon as one has left."""
+    record.activity.phase = "leaving"
+    if saving:
+        record.saved(saving.finish())
+    message = f"stopped {error.args[0]} by {' and '.join(agreement.signals)}"
+    record.preempted(parts.state, message)
+    parts.data.close()
+    return Preempted(message, remedy="--resume auto goes on from there")
 
 
 def _go_back(

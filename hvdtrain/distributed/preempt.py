@@ -1,0 +1,69 @@
+"""A signal asks a run to leave, and the workers agree on the step after which they do.
+
+The handler only sets a flag. Not every worker gets the signal, and none at the same step, so the flags are summed at
+points of which every worker has the same number: about every five seconds, counted in points, which are the same
+everywhere, and not by anybody's clock.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch takes seconds to load, in which a signal would kill
+    from hvdtrain.distributed.comm import Comm
+
+# Batch systems send USR2 where they are asked to, some sites USR1, and TERM where nobody has asked.
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+AGREE_SECONDS = 5.0
+MOST_POINTS = 1000  # between two agreements
+
+
+class StopRequest:
+    """Whether this process has been asked to leave. It may be asked again and again."""
+
+    def __init__(self) -> None:
+        self.signal = ""
+        """Name of the first one; empty while there was none."""
+
+    def listen(self) -> "StopRequest":
+        """From now on, for good: a worker that leaves must not be killed by a second signal on its way."""
+        for number in SIGNALS:
+            signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self.signal = self.signal or signal.Signals(number).name
+
+
+class Agreement:
+    """Whether the workers leave: the same answer for all of them at the same point."""
+
+    def __init__(self, comm: "Comm", request: StopRequest, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            clock: seconds, never going back.
+        """
+        self._comm, self._request, self._clock = comm, request, clock
+        self._last, self._points, self._next = clock(), 0, 1
+        self.signals: tuple[str, ...] = ()
+        """What the workers were asked by, after the answer was yes."""
+
+    def reached(self) -> bool:
+        """To be called at every point, be it a step or a batch of an evaluation. Collective at some of them."""
+        self._points += 1
+        return self._points >= self._next and self.now()
+
+    def now(self) -> bool:
+        """Agree at this very point. Collective."""
+        passed = self._clock() - self._last
+        milliseconds = round(1000 * passed / max(self._points, 1))  # whole: a sum that no order of adding changes
+        asked, typical = self._comm.sum([float(bool(self._request.signal)), float(milliseconds)], "agreement")
+        if asked:
+            names = self._comm.gather(self._request.signal, "stop")
+            self.signals = tuple(sorted({name for name in names if name}))
+        seconds = max(typical, 1.0) / 1000 / self._comm.size
+        self._next = min(max(int(AGREE_SECONDS / seconds), 1), MOST_POINTS)
+        self._last, self._points = self._clock(), 0
+        return bool(asked)

@@ -1,0 +1,103 @@
+"""A signal asks, and all workers come to the same answer at the same point."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvdtrain.distributed.comm import SoloComm
+from hvdtrain.distributed.preempt import AGREE_SECONDS, MOST_POINTS, Agreement, StopRequest
+
+
+class Together(SoloComm):
+    """A worker of several whose others say what `others` says."""
+
+    def __init__(self, others: list[list[float]], signals: list[str]) -> None:
+        self.size = 1 + len(others)
+        self.others, self.signals, self.asked = others, signals, 0
+
+    def sum(self, values: list[float], name: str) -> list[float]:
+        self.asked += 1
+        return [sum(column) for column in zip(values, *self.others, strict=True)]
+
+    def gather(self, value: str, name: str) -> list[str]:  # type: ignore[override]
+        return [value, *self.signals]
+
+
+def request(name: str = "") -> StopRequest:
+    asked = StopRequest()
+    asked.signal = name
+    return asked
+
+
+def test_nobody_asked() -> None:
+    agreement = Agreement(SoloComm(), request())
+    assert not agreement.now()
+    assert agreement.signals == ()
+
+
+def test_one_that_was_asked_is_enough() -> None:
+    agreement = Agreement(Together([[1.0, 0.0], [0.0, 0.0]], ["SIGUSR2", ""]), request())
+    assert agreement.now()
+    assert agreement.signals == ("SIGUSR2",)
+
+
+def test_every_signal_is_told_once() -> None:
+    agreement = Agreement(Together([[1.0, 0.0], [1.0, 0.0]], ["SIGUSR2", "SIGTERM"]), request("SIGUSR2"))
+    assert agreement.now()
+    assert agreement.signals == ("SIGTERM", "SIGUSR2")
+
+
+@pytest.mark.parametrize(("point_seconds", "points"), [(0.1, 50), (0.001, MOST_POINTS), (2.0, 2), (60.0, 1)])
+def test_workers_agree_about_every_five_seconds(point_seconds: float, points: int) -> None:
+    now = 0.0
+    comm = Together([], [])
+    agreement = Agreement(comm, request(), clock=lambda: now)
+    asked_at = []
+    for point in range(3 * points + 3):
+        now += point_seconds
+        before = comm.asked
+        agreement.reached()
+        if comm.asked > before:
+            asked_at.append(point)
+    assert asked_at[:2] == [0, points]
+    assert points * point_seconds <= AGREE_SECONDS or points == 1
+
+
+@given(st.lists(st.integers(0, 100_000), min_size=2, max_size=8))
+def test_workers_of_any_speed_agree_at_the_same_points(milliseconds: list[int]) -> None:
+    """Each has a clock of its own; what it counts by is everybody's."""
+    chosen = set()
+    for rank, own in enumerate(milliseconds):
+        now = 0.0
+        others = [[0.0, float(other)] for i, other in enumerate(milliseconds) if i != rank]
+        comm = Together(others, [""] * len(others))
+        agreement = Agreement(comm, request(), clock=lambda: now)  # noqa: B023 it is called in this round only
+        now = own / 1000
+        agreement.reached()
+        points = 1
+        while comm.asked == 1:
+            agreement.reached()
+            points += 1
+        chosen.add(points)
+    assert len(chosen) == 1
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTERM"])
+def test_a_signal_sets_a_flag_and_a_second_one_kills_nobody(name: str) -> None:
+    program = f"""
+import os, signal
+from hvdtrain.distributed.preempt import StopRequest
+request = StopRequest().listen()
+print(repr(request.signal))
+for number in (signal.{name}, signal.SIGTERM, signal.SIGUSR1, signal.{name}):
+    os.kill(os.getpid(), number)
+print(request.signal)
+import sys
+print("torch" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    assert ran.stdout.split() == ["''", name, "False"]

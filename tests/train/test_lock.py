@@ -1,0 +1,112 @@
+"""One job at a time in a run directory."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from hvdtrain.errors import EnvironmentFault
+from hvdtrain.train import lock
+from hvdtrain.train.lock import NAME, Owner, held
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 0.6)
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.05)
+
+
+def leave_behind(run_dir: Path, owner: Owner) -> None:
+    (run_dir / NAME).write_text(json.dumps(asdict(owner)))
+
+
+def test_it_is_given_back(tmp_path: Path) -> None:
+    with held(tmp_path):
+        assert Owner(**json.loads((tmp_path / NAME).read_text())).pid == os.getpid()
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_second_is_refused_and_told_who_has_it(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with held(tmp_path):
+        monkeypatch.setenv("SLURM_JOB_ID", "18")
+        wanted = f"{tmp_path} is in use by job 17, process {os.getpid()} on .* → hvdtrain status"
+        with pytest.raises(EnvironmentFault, match=wanted), held(tmp_path):
+            pass
+        assert (tmp_path / NAME).exists()
+
+
+def test_a_requeued_job_takes_over_from_itself_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    leave_behind(tmp_path, replace(Owner.me(), host="elsewhere", token="other"))
+    began = time.monotonic()
+    with held(tmp_path):
+        assert time.monotonic() - began < lock.WATCH_SECONDS / 2
+
+
+@pytest.mark.parametrize("change", [{"pid": 2**22 - 1}, {"began": 1.0}])
+def test_a_process_of_this_host_that_has_gone_is_known_to_have(change: dict[str, float], tmp_path: Path) -> None:
+    leave_behind(tmp_path, replace(Owner.me(), token="other", **change))  # type: ignore[arg-type]
+    began = time.monotonic()
+    with held(tmp_path):
+        assert time.monotonic() - began < lock.WATCH_SECONDS / 2
+
+
+def test_what_nobody_keeps_young_is_taken_over(tmp_path: Path, quick: None) -> None:
+    leave_behind(tmp_path, replace(Owner.me(), host="elsewhere", token="other"))
+    with held(tmp_path):
+        assert Owner(**json.loads((tmp_path / NAME).read_text())).host != "elsewhere"
+
+
+def test_what_another_host_keeps_young_is_not(tmp_path: Path, quick: None) -> None:
+    leave_behind(tmp_path, replace(Owner.me(), host="elsewhere", token="other"))
+    over = threading.Event()
+    thread = threading.Thread(target=lock._beat, args=(tmp_path / NAME, over))
+    thread.start()
+    try:
+        with pytest.raises(EnvironmentFault, match="on elsewhere"), held(tmp_path):
+            pass
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 1}'])
+def test_a_torn_one_is_taken_over(text: str, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(text)
+    with held(tmp_path):
+        pass
+
+
+def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
+    program = f"""
+import sys, time
+from pathlib import Path
+from hvdtrain.errors import EnvironmentFault
+from hvdtrain.train.lock import held
+try:
+    with held(Path({str(tmp_path)!r})):
+        print("mine", flush=True)
+        sys.stdin.read()
+except EnvironmentFault:
+    print("refused", flush=True)
+"""
+    leave_behind(tmp_path, replace(Owner.me(), pid=2**22 - 1, token="other"))
+    command = [sys.executable, "-c", program]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    said = []
+    for process in processes:
+        assert process.stdout
+        said.append(process.stdout.readline().strip())
+    for process in processes:
+        process.communicate()
+    assert sorted(said) == ["mine", *["refused"] * 5]
