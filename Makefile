@@ -28,7 +28,7 @@ test: setup test-setup lint ## all checks and all tests: what CI runs
 	python -m pytest
 
 .PHONY: soak
-soak: setup test-setup ## every fault that is foreseen, many times: what was tried, survived and lost; about an hour
+soak: setup test-setup ## every fault that is foreseen, many times: what was tried, survived and lost; half an hour
 	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py
 
 .PHONY: test-setup
