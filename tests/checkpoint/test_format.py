@@ -14,13 +14,15 @@ from torch import nn
 
 from hvdtrain import __version__
 from hvdtrain.checkpoint import format as form
-from hvdtrain.checkpoint.format import Broken, Checkpoint
+from hvdtrain.checkpoint import store
+from hvdtrain.checkpoint.format import Broken, Checkpoint, Manifest
 from hvdtrain.errors import CheckpointError
 
 from .saving import save
 
 CPU = torch.device("cpu")
-GOLDEN = Path(__file__).parents[1] / "golden" / "checkpoint-schema-3"
+GOLDEN = Path(__file__).parents[1] / "golden"
+SCHEMAS = {3: (0, 0), 4: (8, 256)}  # workers and minibatch of each record
 
 
 def trained() -> tuple[nn.Module, torch.optim.SGD]:
@@ -181,7 +183,7 @@ def test_an_older_schema_is_refused_by_its_number(schema: int, tmp_path: Path) -
     older = {"images_seen": 640, "step": 20, "config_digest": "c", "data_digest": "d", "tensors_sha256": "0" * 64}
     tell(path, {**older, "schema": schema}, digest=False)
     with pytest.raises(
-        CheckpointError, match=rf"has schema {schema}, .*: expected 3 → go on with the version"
+        CheckpointError, match=rf"has schema {schema}, .*: expected 4 → go on with the version"
     ) as raised:
         form.read(path)
     assert not isinstance(raised.value, Broken)  # nothing to fall back from
@@ -189,8 +191,8 @@ def test_an_older_schema_is_refused_by_its_number(schema: int, tmp_path: Path) -
 
 def test_a_newer_schema_is_refused_by_its_number_and_is_not_broken(tmp_path: Path) -> None:
     path = save(tmp_path)
-    tell(path, {**told(path), "schema": 4, "more": 1})
-    with pytest.raises(CheckpointError, match=f"has schema 4, this hvdtrain {__version__} reads 3") as raised:
+    tell(path, {**told(path), "schema": 5, "more": 1})
+    with pytest.raises(CheckpointError, match=f"has schema 5, this hvdtrain {__version__} reads 3 and 4") as raised:
         form.read(path)
     assert not isinstance(raised.value, Broken)
 
@@ -205,7 +207,7 @@ def test_a_newer_schema_is_refused_by_its_number_and_is_not_broken(tmp_path: Pat
 def test_a_forged_manifest_of_another_form_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     path = save(tmp_path)
     tell(path, {**told(path), **change})
-    with pytest.raises(CheckpointError, match="is no manifest of schema 3"):
+    with pytest.raises(CheckpointError, match="is no manifest of schema 4"):
         form.read(path)
 
 
@@ -214,7 +216,7 @@ def test_a_forged_manifest_without_one_of_its_fields_is_refused(tmp_path: Path) 
     whole = told(path)
     for name in whole.keys() - {"digest"}:
         tell(path, {key: value for key, value in whole.items() if key != name})
-        with pytest.raises(CheckpointError, match=r"no manifest of schema 3|has schema None"):
+        with pytest.raises(CheckpointError, match=r"no manifest of schema 4|has schema None"):
             form.read(path)
 
 
@@ -236,13 +238,19 @@ def test_a_folder_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path) -> No
             form.read(path)
 
 
-def test_a_checkpoint_of_this_schema_will_be_read_for_ever(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """Or be refused by name, once the schema is another: then this record gets a neighbour."""
-    if pytestconfig.getoption("--update-golden"):
-        shutil.rmtree(GOLDEN, ignore_errors=True)
-        save(tmp_path, model={"w": torch.arange(6.0)}, progress={"top1": 0.5}).rename(GOLDEN)
-    found = form.read(GOLDEN)
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_checkpoint_of_these_schemas_will_be_read_for_ever(
+    schema: int, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """Or be refused by name, once the schema is another: then these records get a neighbour."""
+    record = GOLDEN / f"checkpoint-schema-{schema}"
+    if pytestconfig.getoption("--update-golden") and schema == form.SCHEMA:
+        shutil.rmtree(record, ignore_errors=True)
+        about = Manifest(640, step=20, config_digest="0123abcd", data_digest="89ef", workers=8, global_batch=256)
+        store.save(tmp_path, {"model": {"w": torch.arange(6.0)}, "progress": {"top1": 0.5}}, about).rename(record)
+    found = form.read(record)
     assert (found.manifest.images_seen, found.manifest.step, found.manifest.top1) == (640, 20, None)
+    assert (found.manifest.workers, found.manifest.global_batch) == SCHEMAS[schema]
     assert torch.equal(form.tensors(found.data, CPU)["model"]["w"], torch.arange(6.0))
 
 

@@ -94,7 +94,7 @@ def test_the_summary_says_accuracy_throughput_and_where(finished: tuple[Path, st
 def test_the_folder_has_what_the_design_names(finished: tuple[Path, str, str]) -> None:
     folder, _, _ = finished
     assert sorted(p.name for p in folder.iterdir()) == [
-        *("checkpoints", "config.yaml", "environment.json", "events.jsonl", "logs")
+        *("checkpoints", "config.yaml", "environment.json", "events.jsonl", "logs", "outcome")
     ]
     assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 3
     assert [p.name for p in (folder / "logs").iterdir()] == ["rank-0.log"]
