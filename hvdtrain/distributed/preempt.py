@@ -1,7 +1,7 @@
 """A signal asks a run to leave, and the workers agree on the step after which they do.
 
 The handler only sets a flag. Not every worker gets the signal, and none at the same step, so the flags are summed at
-points of which every worker has the same number: about every five seconds, counted in points, which are the same
+points of which every worker has the same number: about every two seconds, counted in points, which are the same
 everywhere, and not by anybody's clock.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, in which a signal would kill
 
 # Batch systems send USR2 where they are asked to, some sites USR1, and TERM where nobody has asked.
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
-AGREE_SECONDS = 5.0
+AGREE_SECONDS = 2.0
 MOST_POINTS = 1000  # between two agreements
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,23 +29,34 @@ class Network:
     data: Path
     jobs: list[Job] = field(default_factory=list)
 
-    def launch(self, *options: str, name: str, launcher: str = "mpirun", grace_seconds: int | None = None) -> Job:
+    def launch(
+        self,
+        *options: str,
+        name: str,
+        launcher: str = "mpirun",
+        hosts: Sequence[str] = ("-H", "h1:1,h2:1"),
+        grace_seconds: int | None = None,
+    ) -> Job:
         """`hvdtrain train`, one worker on each.
 
         Args:
-            launcher: mpirun, or horovodrun, which uses Gloo.
+            launcher: mpirun, horovodrun, which uses Gloo, or horovodrun --mpi.
+            hosts: how it is told of them.
             grace_seconds: of `hvdtrain launch`, under which the launcher then runs.
         """
-        program = shutil.which(launcher, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        beside = Path(sys.executable).parent
+        program = shutil.which(launcher.split()[0], path=f"{beside}{os.pathsep}{os.environ['PATH']}")
         assert program, f"no {launcher} on PATH: hvdtrain doctor"
         variables = {**root_variables(), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+        variables |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         exported = [word for variable in variables for word in ("-x", variable)]
         how = {
             "mpirun": ["--bind-to", "none", *OVER_TCP, *exported],
             "horovodrun": ["--gloo", "--network-interfaces", "eth0"],
+            "horovodrun --mpi": ["--mpi", "--network-interfaces", "eth0", "--mpi-args=--mca oob_tcp_if_include eth0"],
         }[launcher]
         watched = [] if grace_seconds is None else [HVDTRAIN, "launch", "--grace", str(grace_seconds)]
-        hosts = ["-np", "2", "-H", "h1:1,h2:1"]
+        hosts = ["-np", "2", *hosts]
         place = [f"--data.dir={self.data}", f"--run.dir={self.runs}", f"--run.name={name}"]
         train = [HVDTRAIN, "train", *SMALL.split(), *place, f"--metrics.baselines_dir={self.runs}", "--data.threads=1"]
         process = subprocess.Popen(

@@ -20,7 +20,7 @@ from .test_repeat import assert_identical
 pytestmark = pytest.mark.multiproc
 
 # Evaluations of many batches, so that a signal can come within one.
-RUN = ("--epochs=3", "--evaluation.batch_size=2", "--checkpoint.every_epochs=0.5", "--data.threads=1")
+RUN = ("--epochs=6", "--evaluation.batch_size=2", "--checkpoint.every_epochs=0.5", "--data.threads=1")
 EVERYWHERE = ("mpirun", "horovodrun --gloo")
 
 
@@ -177,7 +177,7 @@ def test_mpirun_hands_the_signal_to_its_workers(launch: Launch) -> None:
 
 def test_a_run_goes_on_with_its_minibatch_on_another_number_of_workers(launch: Launch) -> None:
     """n stays, m changes; a number of workers that cannot share the minibatch is refused with those that can."""
-    options = (*RUN, "--data.batch_size=8", "--run.trace_images=true")
+    options = ("--epochs=12", "--data.batch_size=8", "--run.trace_images=true", "--evaluation.every_epochs=12")
     whole = launch("mpirun", 4, *options, name="minibatch-undisturbed").finish()
     name = "minibatch-stays"
     for turn, workers in enumerate((4, 2)):
