@@ -14,13 +14,15 @@ A message says what, where, got and wanted; `remedy` is the next thing to do.
 
 
 class HvdtrainError(Exception):
-    """`str(error)` is one readable line; `remedy` the next command, or empty."""
+    """`str(error)` is one readable line; `remedy` the next command, or empty. What is `everyones`, all workers raise
+    alike, and rank 0 alone tells."""
 
     exit_code = 1
 
-    def __init__(self, message: str, *, remedy: str = "") -> None:
+    def __init__(self, message: str, *, remedy: str = "", everyones: bool = False) -> None:
         super().__init__(message)
         self.remedy = remedy
+        self.everyones = everyones
 
     def __str__(self) -> str:
         message = super().__str__()

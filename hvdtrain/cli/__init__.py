@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HvdtrainError as error:
         if isinstance(error, PeerLost):
             time.sleep(PATIENCE_SECONDS)  # who caused it, says so
-        return _fail(str(error), error.exit_code, topology)
+        return _fail(str(error), error.exit_code, topology, everyones=error.everyones)
     except BrokenPipeError:
         return 141
     except MemoryError:
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{type(error).__name__}: {error} (at {where.filename}:{where.lineno})", 1, topology)
 
 
-def _fail(message: str, code: int, topology: Topology) -> int:
+def _fail(message: str, code: int, topology: Topology, *, everyones: bool = False) -> int:
     """Say what went wrong once. What all ranks see alike, as a usage error or an interrupt, is rank 0's to tell."""
-    everyones = code in EVERYONES
+    everyones = everyones or code in EVERYONES
     logger.debug("exit %d: %s", code, message)
     if topology.rank == 0 or not everyones:
         who = f"rank {topology.rank}: " if topology.size > 1 and not everyones else ""
