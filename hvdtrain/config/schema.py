@@ -140,7 +140,10 @@ class Config(BaseSettings):
             **dict.fromkeys(("run", "metrics", "checkpoint", "resume", "job"), True),
             "data": {"dir", "stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"},
             "train": {"not_finite", "most_skipped"},
-            "distributed": {"watchdog_seconds"},
+            "distributed": {
+                *("watchdog_seconds", "preflight", "fabric", "interfaces", "cycle_milliseconds", "cache_capacity"),
+                *("threads", "bind"),
+            },
         }
         text = self.model_dump_json(exclude=free)
         return hashlib.sha256(text.encode()).hexdigest()[:8]

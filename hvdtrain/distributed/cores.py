@@ -1,9 +1,8 @@
 """Which cores of its node are a worker's, where its launcher left all of them to everybody.
 
-A worker that is moved to another socket leaves its memory behind: Linux gives memory from the NUMA node of the core that
-first touches it. So each worker gets cores of its own, next to each other, and within one node where they fit; its memory
-comes from there by itself. Workers of a node are taken in the order of their local ranks, as are GPUs on the usual
-machines.
+A worker that is moved to another socket leaves its memory behind: Linux gives memory from the NUMA node of the core
+that first touches it. So each worker gets cores of its own, next to each other, and within one node where they fit; its
+memory comes from there by itself. Workers are taken in the order of their local ranks, as GPUs are on most machines.
 """
 
 import os

@@ -14,6 +14,7 @@ from hvdtrain.config.schema import Config
 from hvdtrain.distributed import device as devices
 from hvdtrain.distributed.activity import TRAINING, Activity
 from hvdtrain.distributed.comm import Comm, HorovodComm, SoloComm
+from hvdtrain.distributed.cores import bind
 from hvdtrain.distributed.topology import Topology
 from hvdtrain.distributed.tuning import Tuning, tune
 from hvdtrain.distributed.watchdog import Watchdog
@@ -21,7 +22,7 @@ from hvdtrain.errors import NotFinite
 from hvdtrain.log import duration, logger
 from hvdtrain.metrics import baselines, targets
 from hvdtrain.metrics.efficiency import Baseline, speed
-from hvdtrain.train import baseline, checkpoints, environment, memory, recipe
+from hvdtrain.train import agreement, baseline, checkpoints, environment, memory, recipe
 from hvdtrain.train import folder as run_folder
 from hvdtrain.train.build import Parts, build
 from hvdtrain.train.checkpoints import Saving
@@ -48,10 +49,12 @@ def run(config: Config, topology: Topology) -> None:
 
 
 def _run(config: Config, topology: Topology, tuning: Tuning, activity: Activity, began: float) -> None:
-    comm: Comm = HorovodComm(expected_size=topology.size, activity=activity) if topology.size > 1 else SoloComm()
-    device = devices.select(comm.local_rank)
-    cores = devices.share_of_cores(comm)
-    threads = devices.use_threads(cores)
+    comm: Comm = HorovodComm(topology, activity=activity) if topology.size > 1 else SoloComm()
+    device = devices.select(comm)
+    warnings = agreement.check(config, comm, device)
+    share = devices.share_of_cores(comm)
+    bind(comm, wanted=config.distributed.bind == "auto")
+    threads = devices.use_threads(config.distributed.threads or share)
 
     folder, first = config.run_dir, comm.rank == 0
     if first:
@@ -60,15 +63,19 @@ def _run(config: Config, topology: Topology, tuning: Tuning, activity: Activity,
     log.configure(comm.rank, log_dir=folder / "logs")
     for name, value in tuning.kept.items():
         logger.info("%s = %s comes from the environment and stays", name, value)
+    for warning in warnings if first else ():
+        logger.warning("%s", warning)
 
     with ExitStack() as until_the_end:
         watchdog = Watchdog(comm, activity, silence_seconds=config.distributed.watchdog_seconds, run_dir=folder)
         until_the_end.enter_context(watchdog)
-        machine = Machine(device, cores, topology.launcher)
+        measured = agreement.measure(config, comm, device)
+        machine = Machine(device, share, topology.launcher)
         parts = _parts(config, comm, machine, tuning)
+        agreement.same_images(comm, {part: source.index.digest for part, source in parts.data.sources.items()})
         saving = until_the_end.enter_context(_saving(config, parts)) if first else None
         seen = until_the_end.enter_context(
-            watched(config, comm, parts, machine, activity, threads=threads, tuning=tuning)
+            watched(config, comm, parts, machine, activity, threads=threads, tuning=tuning, measured=measured)
         )
         record = seen.record
         if first:
@@ -114,13 +121,7 @@ def _parts(config: Config, comm: Comm, machine: Machine, tuning: Tuning) -> Part
 
 
 def _tune(config: Config) -> Tuning:
-    tuning = tune(
-        os.environ,
-        buckets=config.distributed.reducer == "buckets",
-        bucket_mib=config.distributed.bucket_mib,
-        ring=config.distributed.ring,
-        yield_when_idle=config.distributed.yield_when_idle,
-    )
+    tuning = tune(os.environ, config.distributed)
     os.environ.update(tuning.environment)
     return tuning
 
