@@ -116,7 +116,7 @@ def _place(launcher: str, names: tuple[str, ...], environment: Mapping[str, str]
     if not 0 <= rank < size:
         raise EnvironmentFault(f"{launcher} gave {_told(given)}: expected a rank from 0 to {size - 1}")
     local_size = numbers.get("local_size")
-    if not 1 <= (local_size or 1) <= size or local_size == 0:
+    if local_size is not None and not 1 <= local_size <= size:
         raise EnvironmentFault(f"{launcher} gave {_told(given)}: expected a local size from 1 to {size}")
     if not 0 <= local_rank < (local_size or size):
         raise EnvironmentFault(
