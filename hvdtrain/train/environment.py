@@ -12,7 +12,7 @@ from hvdtrain.config.schema import Config
 from hvdtrain.distributed import ring
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
-from hvdtrain.masking import masked, masked_command
+from hvdtrain.masking import masked, masked_command, masked_fields
 from hvdtrain.provenance import processor
 from hvdtrain.train.data import Machine
 
@@ -58,7 +58,7 @@ def describe(
         "world_size": comm.size,
         "bucket_bytes": bucket_bytes,
         "allreduce_algorithm": ring.algorithm(comm, device),
-        "tuning": tuning.as_json(),
+        "tuning": masked_fields(tuning.as_json()),
         "set_by_user": masked(tuning.kept),
         "variables": masked({name: value for name, value in sorted(os.environ.items()) if name.startswith(FAMILIES)}),
         "workers": comm.gather(worker, "workers"),
