@@ -21,11 +21,13 @@ class HvdtrainError(Exception):
 
     exit_code = 1
     everyones = False
-    """Whether all workers fail of it alike, so that one of them is enough to tell of it."""
+    """Whether all workers fail of it alike, so that rank 0 alone tells of it."""
 
-    def __init__(self, message: str, *, remedy: str = "") -> None:
+    def __init__(self, message: str, *, remedy: str = "", everyones: bool | None = None) -> None:
         super().__init__(message)
         self.remedy = remedy
+        if everyones is not None:
+            self.everyones = everyones
 
     def __str__(self) -> str:
         message = super().__str__()

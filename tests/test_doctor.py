@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hvdtrain import doctor
-from hvdtrain.doctor import machine, mpi, probe, software
+from hvdtrain.doctor import machine, mpi, probe, software, variables
 from hvdtrain.doctor.finding import GIB, MIB, Finding
 from hvdtrain.doctor.mpi import Launcher
 
@@ -47,7 +47,18 @@ def test_everything_here_works() -> None:
     assert ran.returncode == 0
     assert json.loads(ran.stdout)["usable"] is True
     assert list(found) == [
-        *("Python", "torch", "GPU", "CUDA toolkit", "Horovod", "mpirun", "MPI library", "two workers", "DALI"),
+        *(
+            "Python",
+            "torch",
+            "GPU",
+            "CUDA toolkit",
+            "Horovod",
+            "mpirun",
+            "MPI library",
+            "two workers",
+            "tuning",
+            "DALI",
+        ),
         *("torchvision", "cores", "memory", "open files", "shared memory", "Slurm"),
     ]
     assert found["two workers"]["value"] == "allreduce of 1 and 2 is 3"
@@ -168,6 +179,17 @@ def test_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
     assert machine.shared_memory(tmp_path, gpus=0).ok is True
     assert machine.shared_memory(tmp_path, gpus=8).remedy == "docker run --shm-size=2048m, or --ipc=host"
+
+
+def test_what_a_run_would_set_is_told_under_who_said_so() -> None:
+    told = variables.tuning({"NCCL_ALGO": "Tree", "PATH": "/bin"})
+    assert told.ok is True
+    assert "environment: NCCL_ALGO=Tree" in told.value
+    assert "distributed.yield_when_idle: OMPI_MCA_mpi_yield_when_idle=1" in told.value
+    assert "OMPI_MCA_coll_han_priority=0" in told.value
+    assert "HOROVOD_CYCLE_TIME" not in told.value
+    wrong = variables.tuning({"HOROVOD_FUSION_THRESHOLD": "64MB"})
+    assert (wrong.ok, wrong.value) == (False, "HOROVOD_FUSION_THRESHOLD = 64MB: expected a number of bytes")
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvdtrain.distributed.comm import SoloComm
-from hvdtrain.distributed.tuning import Tuning
+from hvdtrain.distributed.tuning import Tuning, Value
 from hvdtrain.events import EventLog
 from hvdtrain.masking import MASK, SECRET, is_secret, masked, masked_command, masked_fields
 from hvdtrain.train.environment import describe
@@ -131,7 +131,7 @@ def test_a_real_environment_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> No
         SoloComm(),
         torch.device("cpu"),
         threads=1,
-        tuning=Tuning(0, {}, {"HOROVOD_AUTH": PLAIN}),
+        tuning=Tuning(0, (Value("NCCL_ALGO", f"https://u:{PLAIN}@h", "environment"),), {"HOROVOD_AUTH": PLAIN}),
         bucket_bytes=[],
         endpoint="h:1",
         commit="c",

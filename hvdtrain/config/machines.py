@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import Field
 
 from hvdtrain.config.section import Count, NonNegative, Positive, Section
@@ -20,6 +20,24 @@ class DistributedConfig(Section):
     """Ask Open MPI and NCCL for the ring algorithm. Its settings in the environment win."""
     yield_when_idle: bool = True
     """Let a waiting MPI thread give its core away; spinning starves workers that own few cores."""
+    fabric: Literal["auto", "cpu", "node", "ethernet", "infiniband"] = "auto"
+    """What connects the workers, for a preset of MPI's and NCCL's variables: one machine's CPUs, one node of several
+    GPUs, an Ethernet or an InfiniBand cluster. auto: what the libraries find."""
+    interfaces: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,15}$")], ...] = ()
+    """Network interfaces that MPI, NCCL and Gloo (the first one) use, as [eth0]. []: what they find."""
+    cycle_milliseconds: Positive | None = None
+    """HOROVOD_CYCLE_TIME: how often Horovod looks for tensors that all workers have ready. null: Horovod's 1 ms."""
+    cache_capacity: Annotated[int, Ge(0), Le(2**31 - 1)] | None = None
+    """HOROVOD_CACHE_CAPACITY: tensors whose negotiation Horovod remembers. null: Horovod's 1024. 0: none."""
+    hierarchical_allreduce: bool | None = None
+    """HOROVOD_HIERARCHICAL_ALLREDUCE: NCCL within a node, MPI between nodes. null: Horovod's choice, false."""
+    threads: Count | None = None
+    """CPU threads that each worker computes with. null: its share of the cores. OMP_NUM_THREADS wins."""
+    bind: Literal["auto", "none"] = "auto"
+    """auto: where the launcher leaves all cores of a node to all its workers, each gets cores of its own, within a NUMA
+    node where they fit. none: they stay wherever the launcher put them."""
+    preflight: bool = True
+    """Before the first step, check and time the sum of 51 MB over all workers."""
     watchdog_seconds: NonNegative = 300.0
     """A worker that was silent for so long, or a step that takes so long, ends the run, with the stacks of all workers
     in its logs. 0: wait for ever."""

@@ -4,6 +4,7 @@ A field's docstring is its line in `hvdtrain train --help`.
 """
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -143,10 +144,17 @@ class Config(BaseSettings):
             **dict.fromkeys(("run", "metrics", "checkpoint", "resume", "resume_changed", "job"), True),
             "data": {"dir", "stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"},
             "train": {"not_finite", "most_skipped"},
-            "distributed": {"watchdog_seconds"},
+            "distributed": {
+                *("watchdog_seconds", "preflight", "fabric", "interfaces", "cycle_milliseconds", "cache_capacity"),
+                *("threads", "bind"),
+            },
         }
         text = self.model_dump_json(exclude=free)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its dotted name, as JSON has it."""
+        return dict(_flat(self.model_dump(mode="json")))
 
     @property
     def run_name(self) -> str:
@@ -155,3 +163,11 @@ class Config(BaseSettings):
     @property
     def run_dir(self) -> Path:
         return self.run.dir / self.run_name
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

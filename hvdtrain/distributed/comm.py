@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hvdtrain.distributed import threads
 from hvdtrain.distributed.activity import Activity
+from hvdtrain.distributed.topology import Topology
 from hvdtrain.errors import EnvironmentFault, PeerLost
 
 T = TypeVar("T")
@@ -106,16 +107,18 @@ class SoloComm:
 
 
 class HorovodComm:
-    def __init__(self, *, expected_size: int, activity: Activity) -> None:
+    def __init__(self, topology: Topology, *, activity: Activity) -> None:
         """Start Horovod.
 
         Args:
+            topology: what the launcher says of this worker.
             activity: is told what this worker waits in.
 
         Raises:
-            EnvironmentFault: Horovod cannot start, or sees another number of workers than the launcher started: the
-                sign of an mpirun that belongs to another MPI than the one Horovod was built with.
+            EnvironmentFault: Horovod cannot start, or finds another place among the workers than the launcher gave:
+                the sign of an mpirun that belongs to another MPI than the one Horovod was built with.
         """
+        topology.has_mpi()
         before = threads.mine()
         try:
             import horovod.torch as hvd
@@ -128,12 +131,7 @@ class HorovodComm:
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
-        if self.size != expected_size:
-            raise EnvironmentFault(
-                f"the launcher started {expected_size} workers, but Horovod sees {self.size}: the launcher belongs to "
-                "another MPI than the one Horovod was built with",
-                remedy="hvdtrain doctor",
-            )
+        topology.agrees(rank=self.rank, size=self.size, local_rank=self.local_rank)
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
         with _peers():

@@ -12,6 +12,12 @@ def mine() -> set[int]:
     return {int(task.name) for task in tasks.iterdir()} if tasks.exists() else set()
 
 
+def move(thread: int, cores: Iterable[int]) -> None:
+    """Let a thread run on these cores only; one that has ended stays ended."""
+    with suppress(OSError):
+        os.sched_setaffinity(thread, set(cores))
+
+
 @contextmanager
 def aside(threads: Iterable[int]) -> Iterator[None]:
     """Within, these threads run on the last of their cores only, and leave the others to whoever computes.

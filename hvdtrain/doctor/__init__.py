@@ -5,6 +5,7 @@ that refuses to start can take the table with it, and nothing is loaded where th
 """
 
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hvdtrain.doctor import machine, mpi, probe, software
+from hvdtrain.doctor import machine, mpi, probe, software, variables
 from hvdtrain.doctor.finding import Finding
 
 
@@ -61,6 +62,7 @@ def examine() -> list[Finding]:
     ]
     findings += [
         mpi.workers(launcher, ready=usable(findings)),
+        variables.tuning(os.environ),
         software.dali(facts["dali"]),
         software.torchvision(facts["torchvision"]),
         machine.cores(),

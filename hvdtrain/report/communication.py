@@ -24,6 +24,8 @@ def _evidence(case: Case) -> Iterator[str]:
         yield f"{plural(len(sizes), 'bucket')} {largest}{little}"
     else:
         yield "Horovod fuses the gradients itself: in which pieces they travel is not known"
+    if speed := case.environment.bus_bytes_per_second:
+        yield f"a large sum before the first step came to {bandwidth(speed)} on the bus"
     if not alone:
         yield "how long the sum takes alone is not known, so neither what of it hides behind backward"
         return

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,14 +117,21 @@ def _environment(file: Path) -> Environment:
     sizes = values.get("bucket_bytes")
     variables = values.get("variables")
     command = values.get("command")
+    preflight = values.get("preflight")
     return Environment(
         workers=tuple(_worker(rank, each) for rank, each in enumerate(workers if isinstance(workers, list) else ())),
         bucket_bytes=tuple(size for size in sizes if isinstance(size, int)) if isinstance(sizes, list) else (),
         variables={str(k): str(v) for k, v in variables.items()} if isinstance(variables, Mapping) else {},
         algorithm=str(values.get("allreduce_algorithm") or ""),
         command=" ".join(map(str, command)) if isinstance(command, list) else "",
+        bus_bytes_per_second=_bus(preflight) if isinstance(preflight, Mapping) else None,
         versions={name: str(values[name]) for name in VERSIONS if values.get(name)},
     )
+
+
+def _bus(preflight: Mapping[str, Any]) -> float | None:
+    speed = preflight.get("bus_gigabytes_per_second")
+    return 1e9 * speed if isinstance(speed, int | float) and 0 < speed < math.inf else None
 
 
 def _worker(rank: int, value: Any) -> Worker:

@@ -110,6 +110,8 @@ class Environment:
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     """hvdtrain, commit, python, torch and cuda, where known."""
+    bus_bytes_per_second: float | None = None
+    """Of a large sum before the run's first step."""
 
     def host(self, rank: int) -> str:
         """Of a rank, or empty."""

@@ -1,6 +1,6 @@
 """Where a run goes on, and what it leaves so that it can."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from hvdtrain.train.build import Parts
 from hvdtrain.train.state import TrainState
 
 MOST_NAMED = 4  # changes in a message
-_OF_A_START = {"resume", "resume_changed", "job"}
+OF_A_START = ("resume", "job.")  # settings that are no property of the run
 
 
 def folder(config: Config) -> Path:
@@ -55,8 +55,9 @@ def changed(config: Config) -> dict[str, list[Any]]:
         before = from_file(config.run_dir / "config.yaml")
     except ConfigError:  # there is none, or of another version
         return {}
-    was, now = (dict(_flat(each.model_dump(mode="json", exclude=_OF_A_START))) for each in (before, config))
-    return {key: [was[key], now[key]] for key in now if was[key] != now[key]}
+    was, now = before.settings(), config.settings()
+    names = [name for name in {**was, **now} if not name.startswith(OF_A_START)]
+    return {name: [was.get(name), now.get(name)] for name in names if was.get(name) != now.get(name)}
 
 
 def latest(config: Config) -> Checkpoint | None:
@@ -142,11 +143,3 @@ def _belongs(checkpoint: Checkpoint, config: Config) -> None:
         + "".join(f"; {change}" for change in changes[:MOST_NAMED]),
         remedy=f"compare with {config.run_dir}/config.yaml; --resume_changed accept goes on nevertheless",
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

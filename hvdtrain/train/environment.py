@@ -12,7 +12,7 @@ from hvdtrain.config.schema import Config
 from hvdtrain.distributed import ring
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
-from hvdtrain.masking import masked, masked_command
+from hvdtrain.masking import masked, masked_command, masked_fields
 from hvdtrain.provenance import processor
 from hvdtrain.train.data import Machine
 
@@ -45,6 +45,7 @@ def describe(
         "device": str(device),
         "device_name": device_name(device),
         "threads": threads,
+        "cores": sorted(os.sched_getaffinity(0)),
         "metrics": endpoint,
     }
     return {
@@ -57,6 +58,7 @@ def describe(
         "world_size": comm.size,
         "bucket_bytes": bucket_bytes,
         "allreduce_algorithm": ring.algorithm(comm, device),
+        "tuning": masked_fields(tuning.as_json()),
         "set_by_user": masked(tuning.kept),
         "variables": masked({name: value for name, value in sorted(os.environ.items()) if name.startswith(FAMILIES)}),
         "workers": comm.gather(worker, "workers"),
@@ -103,7 +105,7 @@ def setting(config: Config, machine: Machine, *, threads: int, micro_batches: in
         "average": bool(config.train.ema_decay),
         "optimizer": config.optim.name,
         "precision": config.precision,
-        "distributed": config.distributed.model_dump(),
+        "distributed": config.distributed.model_dump(mode="json", exclude={"preflight"}),
         "device": device_name(machine.device),
         "threads": threads,
         "torch": torch.__version__,

@@ -12,6 +12,7 @@ from hvdtrain.config.load import to_yaml
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.preflight import Sum
 from hvdtrain.distributed.tuning import Tuning
 from hvdtrain.events import EventLog, Tail, records
 from hvdtrain.files import pretty_json
@@ -40,12 +41,21 @@ class Watched:
 
 @contextmanager
 def watched(
-    config: Config, comm: Comm, parts: Parts, machine: Machine, activity: Activity, *, threads: int, tuning: Tuning
+    config: Config,
+    comm: Comm,
+    parts: Parts,
+    machine: Machine,
+    activity: Activity,
+    *,
+    threads: int,
+    tuning: Tuning,
+    measured: Sum | None,
 ) -> Iterator[Watched]:
     """Within, the run is there for all to see. Collective.
 
     Args:
         threads: CPU threads that this worker computes with.
+        measured: how fast a sum was before the run.
     """
     commit = comm.broadcast_object(revision() if comm.rank == 0 else "", "revision")
     metrics = Metrics(
@@ -69,6 +79,7 @@ def watched(
             endpoint=f"{targets.advertised_host(config.metrics.address)}:{exporter.port}",
             commit=commit,
         )
+        environment["preflight"] = measured.as_json() if measured else None
         environment["images"] = {part: source.index.digest for part, source in parts.data.sources.items()}
         endpoints = [worker["metrics"] for worker in environment["workers"]]
         if config.run.trace_images:

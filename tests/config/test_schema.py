@@ -233,6 +233,9 @@ NOT_IN_THE_DIGEST |= {"metrics.tls_certificate": "c", "metrics.stuck_seconds": 6
 NOT_IN_THE_DIGEST |= {"metrics.baseline_steps": 5, "metrics.baseline_workers": 8, "metrics.baselines_dir": "/b"}
 NOT_IN_THE_DIGEST |= {"data.max_bad_ratio": 0.5, "data.threads": 1, "data.prefetch": 3, "data.dir": "/d"}
 NOT_IN_THE_DIGEST |= {"train.not_finite": "skip", "train.most_skipped": 3, "distributed.watchdog_seconds": 60}
+NOT_IN_THE_DIGEST |= {"distributed.preflight": False, "distributed.fabric": "cpu", "distributed.interfaces": ("eth0",)}
+NOT_IN_THE_DIGEST |= {"distributed.cycle_milliseconds": 0.5, "distributed.cache_capacity": 0}
+NOT_IN_THE_DIGEST |= {"distributed.threads": 2, "distributed.bind": "none"}
 NOT_IN_THE_DIGEST |= {"checkpoint.every_epochs": 2, "checkpoint.keep": 1}
 NOT_IN_THE_DIGEST |= {"job.nodes": 2, "job.workers_per_node": 4, "job.gpus_per_node": 4, "job.cores_per_worker": 8}
 NOT_IN_THE_DIGEST |= {"job.time_limit": "30", "job.partition": "p", "job.account": "a", "job.launcher": "srun"}
@@ -248,6 +251,7 @@ OTHER |= {
     "train.global_batch_size": 256,
     "train.clip_norm": 1,
     "distributed.compression": "fp16",
+    "distributed.hierarchical_allreduce": True,
 }
 OTHER |= {"train.label_smoothing": 0.1, "train.ema_decay": 0.999, "evaluation.at_end": False}
 OTHER |= {"optim.name": "lars", "optim.scaling": "sqrt", "optim.warmup": "none", "optim.decay": "cosine"}

@@ -1,5 +1,6 @@
 """What of the machine is this worker's."""
 
+import logging
 import os
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 from hvdtrain.distributed import device
 from hvdtrain.distributed.comm import SoloComm
+from hvdtrain.distributed.device import Sight
+from hvdtrain.errors import EnvironmentFault
 
 
 class Neighbours(SoloComm):
@@ -46,10 +49,54 @@ def test_threads_are_the_share_unless_the_user_chose(monkeypatch: pytest.MonkeyP
 
 def test_without_a_gpu_the_device_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device.select(3) == torch.device("cpu")
+    assert device.select(SoloComm()) == torch.device("cpu")
+
+
+def sight(local_rank: int, *gpus: str, host: str = "h1", chosen: bool = False) -> Sight:
+    return Sight(host, local_rank, gpus, chosen)
+
+
+@pytest.mark.parametrize(
+    ("sights", "taken"),
+    [
+        ([sight(0), sight(1)], [None, None]),
+        ([sight(0, "a", "b"), sight(1, "a", "b")], [0, 1]),
+        ([sight(0, "a", "b", "c"), sight(1, "a", "b", "c")], [0, 1]),
+        ([sight(0, "a", chosen=True), sight(1, "b", chosen=True)], [0, 0]),
+        ([sight(0, "a"), sight(1, "b")], [0, 0]),
+        ([sight(0, "a"), sight(0, "b", host="h2")], [0, 0]),
+    ],
+)
+def test_each_worker_takes_the_gpu_of_its_local_rank_or_the_only_one_it_sees(
+    sights: list[Sight], taken: list[int | None]
+) -> None:
+    assert [device.gpu(sights, rank) for rank in range(len(sights))] == taken
+
+
+@pytest.mark.parametrize(
+    ("sights", "message"),
+    [
+        ([sight(0, "a"), sight(1, "a")], "2 workers on h1 have 1 GPU: expected one for each"),
+        ([sight(i, "a", "b") for i in range(3)], "3 workers on h1 have 2 GPUs: expected one for each"),
+        ([sight(i, "a", "b", chosen=True) for i in range(3)], "3 workers on h1 have 2 GPUs"),
+        ([sight(0, "a"), sight(0, host="h2")], "rank 1 on h2 sees no GPU, but others do"),
+    ],
+)
+def test_too_few_gpus_are_an_error_on_every_rank(sights: list[Sight], message: str) -> None:
+    for rank in range(len(sights)):
+        with pytest.raises(EnvironmentFault, match=message) as refused:
+            device.gpu(sights, rank)
+        assert refused.value.everyones
+        assert refused.value.remedy
+
+
+def test_a_gpu_is_shared_where_cuda_visible_devices_gives_each_worker_one(caplog: pytest.LogCaptureFixture) -> None:
+    both = [sight(0, "a", chosen=True), sight(1, "a", chosen=True)]
+    logging.getLogger("hvdtrain").propagate = True
+    assert [device.gpu(both, rank) for rank in (0, 1)] == [0, 0]
+    assert "2 workers on h1 have 1 GPU, and share them" in caplog.text
 
 
 @pytest.mark.gpu
 def test_a_worker_takes_the_gpu_of_its_local_rank() -> None:
-    assert device.select(0) == torch.device("cuda", 0)
-    assert device.select(torch.cuda.device_count()) == torch.device("cuda", 0)
+    assert device.select(SoloComm()) == torch.device("cuda", 0)

@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from hvdtrain.config.machines import DistributedConfig
+from hvdtrain.distributed.fabric import FABRICS
 from hvdtrain.distributed.topology import Topology, from_environment
 from hvdtrain.distributed.tuning import tune
 from hvdtrain.errors import ConfigError, EnvironmentFault
@@ -13,11 +15,13 @@ from .tally import Times, Trials
 PLACES = [
     *("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     *("OMPI_COMM_WORLD_LOCAL_RANK", "PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "PMI_RANK", "PMI_SIZE"),
-    *("MPI_LOCALRANKID", "SLURM_PROCID", "SLURM_NTASKS"),
+    *("MPI_LOCALRANKID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE"),
+    *("HOROVOD_LOCAL_SIZE", "HOROVOD_CROSS_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"),
 ]
 TUNING = [
     *("HOROVOD_FUSION_THRESHOLD", "OMPI_MCA_coll_tuned_use_dynamic_rules", "OMPI_MCA_coll_tuned_allreduce_algorithm"),
-    *("NCCL_ALGO", "OMPI_MCA_mpi_yield_when_idle"),
+    *("NCCL_ALGO", "OMPI_MCA_mpi_yield_when_idle", "HOROVOD_CYCLE_TIME", "OMPI_MCA_btl_tcp_if_exclude"),
+    *("NCCL_SOCKET_IFNAME", "OMPI_MCA_btl_tcp_if_include", "OMP_NUM_THREADS"),
 ]
 VALUES = [
     *("", " ", "0", "1", "2", "3", "8", "-1", "+1", " 2 ", "1.0", "1e3", "0x1", "1_0", "ring", "nan", "\udcff", "\n"),
@@ -45,13 +49,19 @@ def test_places_at_random(trials: Trials, times: Times) -> None:
                     assert isinstance(place, Topology)
                     assert 0 <= place.rank < place.size
                     launchers.add(place.launcher)
-    assert launchers == {"refused", "none", "horovodrun", "mpirun", "srun", "mpiexec"}
+    assert launchers == {"refused", "none", "horovodrun", "mpirun", "srun", "mpiexec", "srun without MPI"}
 
 
 def tune_or_refuse(environment: dict[str, str], draw: random.Random) -> bool:
-    buckets, ring, idle = (draw.random() < 0.5 for _ in range(3))
+    config = DistributedConfig(
+        reducer=draw.choice(["buckets", "horovod"]),
+        ring=draw.random() < 0.5,
+        yield_when_idle=draw.random() < 0.5,
+        fabric=draw.choice(list(FABRICS)),
+        interfaces=draw.choice([(), ("eth0",)]),
+    )
     try:
-        tuning = tune(environment, buckets=buckets, bucket_mib=25.0, ring=ring, yield_when_idle=idle)
+        tuning = tune(environment, config)
     except ConfigError as error:
         assert "expected a number of bytes" in str(error)
         return False
@@ -75,4 +85,4 @@ def test_tunings_at_random(trials: Trials, times: Times) -> None:
 @pytest.mark.parametrize("threshold", ["9" * 5000, "²"])
 def test_digits_that_are_no_number(threshold: str) -> None:
     with pytest.raises(ConfigError):
-        tune({"HOROVOD_FUSION_THRESHOLD": threshold}, buckets=True, bucket_mib=25.0, ring=False, yield_when_idle=False)
+        tune({"HOROVOD_FUSION_THRESHOLD": threshold}, DistributedConfig())

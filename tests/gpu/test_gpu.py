@@ -200,13 +200,15 @@ def test_a_save_copies_from_the_gpu_what_the_state_was(tmp_path: Path) -> None:
 
 
 NCCL = """
+import os
 import torch, horovod.torch as hvd
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.buckets import GradientBuckets
 from hvdtrain.distributed.comm import HorovodComm
+from hvdtrain.distributed.topology import from_environment
 from hvdtrain.model.build import build
 
-comm = HorovodComm(expected_size=int(__import__("os").environ["OMPI_COMM_WORLD_SIZE"]), activity=Activity())
+comm = HorovodComm(from_environment(os.environ), activity=Activity())
 assert hvd.nccl_built()
 device = torch.device("cuda", comm.local_rank)
 torch.cuda.set_device(device)

@@ -23,7 +23,7 @@ HVDTRAIN = str(Path(sys.executable).with_name("hvdtrain"))
 MEASURED = "--metrics.baseline=measured"
 SMALL = (
     "--config=demo --data.image_size=16 --epochs=2 --optim.decay_epochs=[1.5] --optim.base_lr=0.1 --run.report_every=1"
-    " --metrics.baseline=none"
+    " --metrics.baseline=none --distributed.preflight=false"
 )
 
 

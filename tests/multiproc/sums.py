@@ -3,6 +3,7 @@
 python -m tests.multiproc.sums FOLDER WORKERS
 """
 
+import os
 import sys
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.buckets import GradientBuckets
 from hvdtrain.distributed.comm import Comm, HorovodComm
 from hvdtrain.distributed.reducer import HorovodReducer, LocalReducer, Reducer
+from hvdtrain.distributed.topology import from_environment
 
 from ..train.workers import BUCKET_BYTES, Worker, batch, cut, state, without
 
@@ -88,9 +90,9 @@ def worker(name: str, comm: Comm, compression: str) -> Worker:
 
 
 def main() -> None:
-    folder, workers = sys.argv[1:]
+    folder, _ = sys.argv[1:]
     torch.set_num_threads(1)
-    comm = HorovodComm(expected_size=int(workers), activity=Activity())
+    comm = HorovodComm(from_environment(os.environ), activity=Activity())
     found = {
         (name, compression): written(worker(name, comm, compression), comm.rank, comm.size)
         for name, compression in product(("buckets", "horovod"), ("none", "fp16"))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hvdtrain.distributed.activity import TRAINING, Activity
 from hvdtrain.distributed.comm import HorovodComm
+from hvdtrain.distributed.topology import from_environment
 from hvdtrain.distributed.watchdog import Watchdog
 from hvdtrain.errors import PeerLost
 
@@ -21,9 +22,9 @@ STEP_SECONDS = 0.05
 
 
 def main() -> int:
-    folder, workers, silence, what, rank, *steps = sys.argv[1:]
+    folder, _, silence, what, rank, *steps = sys.argv[1:]
     activity = Activity()
-    comm = HorovodComm(expected_size=int(workers), activity=activity)
+    comm = HorovodComm(from_environment(os.environ), activity=activity)
     try:
         with Watchdog(comm, activity, silence_seconds=float(silence), run_dir=Path(folder)):
             with activity.doing(TRAINING):

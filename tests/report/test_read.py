@@ -38,6 +38,28 @@ def test_a_finished_run(runs: Path) -> None:
     assert run.config.model.name == "resnet50"
 
 
+@pytest.mark.parametrize(
+    ("preflight", "speed"),
+    [
+        ({"bytes": 51200000, "seconds": 0.04, "bus_gigabytes_per_second": 1.28}, 1.28e9),
+        (None, None),
+        ({}, None),
+        ("fast", None),
+        ({"bus_gigabytes_per_second": "1.28"}, None),
+        ({"bus_gigabytes_per_second": -1}, None),
+    ],
+)
+def test_the_speed_of_a_large_sum_is_read_where_it_was_measured(
+    runs: Path, preflight: object, speed: float | None
+) -> None:
+    folder = write(runs / "r50", SMALL)
+    file = folder / "environment.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "preflight": preflight, "tuning": [{"name": "a"}]}))
+    environment = read(folder).environment
+    assert environment.bus_bytes_per_second == speed
+    assert len(environment.workers) == 2
+
+
 def test_a_run_that_lives_touches_its_targets(runs: Path) -> None:
     folder = write(runs / "r50", Made(ends=False))
     assert read(folder).state is State.KILLED
