@@ -15,16 +15,27 @@ from hvdtrain.errors import ConfigError, EnvironmentFault
 
 ANSWER_SECONDS = 30.0
 # Of the job that somebody submits from; a launcher or a job of ours would take them for its own.
-NOT_INHERITED = ("SLURM_JOB", "SLURM_STEP", "SLURM_ARRAY", "SLURM_RESTART", "SLURM_N", "SLURM_TASK", "SLURM_CPUS")
-NOT_INHERITED += ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_GPUS", "SLURM_MEM", "PMIX_", "PMI_", "OMPI_COMM_WORLD")
+NOT_INHERITED = (
+    *("SLURM_JOB", "SLURM_STEP", "SLURM_ARRAY", "SLURM_RESTART", "SLURM_N", "SLURM_TASK", "SLURM_CPUS", "SLURM_PROCID"),
+    *("SLURM_LOCALID", "SLURM_GPUS", "SLURM_MEM", "PMIX_", "PMI_", "OMPI_COMM_WORLD"),
+)
 COLUMNS = ("JobArrayID", "State", "RestartCnt", "NumNodes", "NodeList", "ReasonList", "TimeLeft")
 WIDTHS = (40, 40, 12, 12, 400, 200, 20)
 ENDED = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
+    {
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"),
+        *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
+    }
 )
 """States that a job does not leave by itself; any other, one that we have never heard of too, is that of a live job."""
 # What sbatch says of a request that no repetition makes possible; all else is Slurm's state of the moment.
-WRONG_REQUESTS = ("invalid", "not available", "unrecognized option", "batch job submission failed: requested", "violates")
+WRONG_REQUESTS = (
+    "invalid",
+    "not available",
+    "unrecognized option",
+    "batch job submission failed: requested",
+    "violates",
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,21 @@ def look(jobs: Sequence[str]) -> dict[str, Standing] | Away:
     return {job: found[job] for job in jobs if job in found}
 
 
+def possible(script: Path, *, folder: Path) -> str:
+    """Why a job may never start, as Slurm sees its nodes now; empty where it may, or where Slurm does not say."""
+    ran = _ask(["sbatch", "--test-only", str(script)], folder=folder)
+    return _complaint(ran) if not isinstance(ran, Away) and ran.returncode else ""
+
+
+def folder_of(job: str) -> Path | None:
+    """A job's working directory, which is its run's; None where Slurm does not know it."""
+    if not job.replace("_", "").isdecimal():
+        return None
+    ran = _ask(["squeue", "--noheader", "--states=all", f"--jobs={job}", "--Format=WorkDir:4000"])
+    known = not isinstance(ran, Away) and not ran.returncode and ran.stdout.strip()
+    return Path(known.splitlines()[0].rstrip()) if known else None
+
+
 def cancel(jobs: Sequence[str]) -> Away | None:
     """Ask for the end of jobs; one that has ended, or that Slurm has forgotten, is none to complain about."""
     ran = _ask(["scancel", *jobs])
@@ -157,9 +183,11 @@ def _ask(
 
 def _complaint(ran: "subprocess.CompletedProcess[str]") -> str:
     """The last thing that a command complained of, on one line."""
-    lines = [line.strip() for line in ran.stderr.splitlines() if line.strip()]
+    lines = [line.strip() for line in ran.stderr.splitlines() if line.strip() and not line.startswith("Try ")]
     last = lines[-1] if lines else f"exit code {ran.returncode}"
-    return shown(last.removeprefix("sbatch: ").removeprefix("squeue: ").removeprefix("scancel: ").removeprefix("error: "), 300)
+    for prefix in (f"{ran.args[0]}: ", "error: ", "fatal: ", "allocation failure: "):
+        last = last.removeprefix(prefix)
+    return shown(last, 300)
 
 
 def _number(text: str) -> int | None:

@@ -7,8 +7,7 @@ from hvdtrain.config.checks import shown
 from hvdtrain.errors import ConfigError
 
 # `sbatch --help` and sbatch(1) of Slurm 22.05, and what later ones have added up to 24.11; by their long names.
-KNOWN = frozenset(
-    """
+_NAMES = """
     account acctg-freq array batch bb bbf begin chdir cluster-constraint clusters comment constraint container
     container-id contiguous core-spec cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot
     dependency distribution error exclude exclusive export export-file external extra extra-node-info get-user-env gid
@@ -19,8 +18,8 @@ KNOWN = frozenset(
     profile propagate qos quiet reboot requeue reservation resv-ports segment signal sockets-per-node spread-job
     stepmgr switches test-only thread-spec threads-per-core time time-min tmp tres-bind tres-per-job tres-per-node
     tres-per-socket tres-per-task uid use-min-nodes verbose wait wait-all-nodes wckey wrap
-    """.split()
-)
+"""
+KNOWN = frozenset(_NAMES.split())
 
 # What hvdtrain sets itself, and the setting that decides it.
 OURS = {
@@ -66,7 +65,9 @@ def check(options: Mapping[str, str]) -> None:
         if name not in VALID:
             near = difflib.get_close_matches(name.lower()[:40], VALID, n=1, cutoff=0.5)
             nearest = f"; the nearest is {near[0]}" if near else ""
-            raise ConfigError(f"job.sbatch {shown(name)}: no option of sbatch{nearest}; valid are {', '.join(sorted(VALID))}")
+            raise ConfigError(
+                f"job.sbatch {shown(name)}: no option of sbatch{nearest}; valid are {', '.join(sorted(VALID))}"
+            )
         if not value.isprintable():
             raise ConfigError(f"job.sbatch {name} = {shown(value)}: expected printable characters on one line")
 

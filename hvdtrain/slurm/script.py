@@ -29,16 +29,10 @@ def script(config: Config, *, run_dir: Path, path: Path, local: bool = False) ->
     Raises:
         ConfigError: settings of the job that are none of sbatch's, or no text for it.
     """
-    job = config.job
-    mounts = (run_dir.parent, config.data.dir.absolute())
+    job, mounts = config.job, folders(config)
     start = launcher.on_this_machine(job, mounts=mounts) if local else launcher.in_job(job, mounts=mounts)
     train = ["hvdtrain", "train", "--config", str(run_dir / "submitted.yaml"), "--resume", "auto"]
-    values: dict[str, str | Sequence[str]] = {
-        "run": str(run_dir),
-        "bin": str(path),
-        "modules": job.modules,
-        "sources": [str(file) for file in job.source],
-        "own_log": "" if local or _writable(run_dir) else "yes",
+    values = first_values(config, run_dir=run_dir, path=path, local=local) | {
         "most_requeues": str(job.max_requeues),
         "launcher": start,
         "worker": train,
@@ -46,6 +40,23 @@ def script(config: Config, *, run_dir: Path, path: Path, local: bool = False) ->
         "seed": str(config.seed),
     }
     return whole(header(config, run_dir=run_dir), values, body("begin.sh"), body("body.sh"))
+
+
+def folders(config: Config) -> tuple[Path, ...]:
+    """Those that workers read and write, as a container has to be told."""
+    data = (config.data.dir,) if config.data.source == "images" else ()
+    return (config.run.dir, *data)
+
+
+def first_values(config: Config, *, run_dir: Path, path: Path, local: bool = False) -> dict[str, str | Sequence[str]]:
+    """What begin.sh uses."""
+    return {
+        "run": str(run_dir),
+        "bin": str(path),
+        "modules": config.job.modules,
+        "sources": [str(file) for file in config.job.source],
+        "own_log": "" if local or _writable(run_dir) else "yes",
+    }
 
 
 def whole(lines: Sequence[str], values: Mapping[str, str | Sequence[str]], *bodies: str) -> str:
