@@ -29,3 +29,6 @@ export PATH
 if [[ $(id -u) == 0 ]]; then # Open MPI refuses root unless told twice
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
+if [[ ${launcher[0]:-} == srun && -n ${SLURM_CPUS_PER_TASK:-} ]]; then # which srun no longer reads, since Slurm 22.05
+    export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+fi

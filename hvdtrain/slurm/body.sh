@@ -1,31 +1,24 @@
 #!/bin/bash
 # What every job of a training run does, behind begin.sh: start the workers, pass warnings on, and decide at their end
 # whether the job has to run again.
-# shellcheck disable=SC2154,SC2329
+# shellcheck disable=SC2154
 
 [[ -z $task ]] || worker+=(--run.name="$name-$task" --seed="$((seed + task))")
 say "job ${id:-of this machine} on ${SLURM_JOB_NODELIST:-$HOSTNAME}, start $((${SLURM_RESTART_COUNT:-0} + 1)), run $run"
 
-# Whoever warns, and however: the workers understand SIGUSR2, and NCCL may take SIGUSR1. What comes before there is a
-# launcher waits for it.
-launched='' warned='' interrupted=''
-warn() {
-    interrupted=yes
-    [[ -n $warned ]] || say "warned by SIG$1: telling the workers to save and leave"
-    warned=yes
-    [[ -z $launched ]] || kill -USR2 "$launched" 2>/dev/null
-}
-trap 'warn USR1' USR1
-trap 'warn USR2' USR2
-trap 'warn TERM' TERM
-
 rm -f "$run/outcome"
-"${launcher[@]}" "${worker[@]}" &
-launched=$!
-[[ -z $warned ]] || kill -USR2 "$launched" 2>/dev/null
+if [[ -n $warned ]]; then
+    echo "75 warned before the workers had begun" >"$run/outcome"
+    launched=''
+else
+    "${launcher[@]}" "${worker[@]}" &
+    launched=$! began=$SECONDS
+    [[ -z $warned ]] || pass_on # it came between the two lines above
+fi
 
 # A trap ends `wait` early, and one of something that has ended tells its code again.
-while :; do
+code=75
+while [[ -n $launched ]]; do
     interrupted=''
     wait "$launched"
     code=$?

@@ -66,9 +66,7 @@ def scaling(config: Config, nodes: Sequence[int], *, path: Path) -> str:
 
 def for_preparing(config: Config) -> Config:
     """One task on one node; its folder of a job is that of a run called prepare, unless it has a name."""
-    job = config.job.model_copy(
-        update={"nodes": 1, "workers_per_node": 1, "gpus_per_node": 0, "warn_seconds": 0, "launcher": "srun"}
-    )
+    job = config.job.model_copy(update={"nodes": 1, "workers_per_node": 1, "gpus_per_node": 0, "warn_seconds": 0})
     return config.model_copy(update={"job": job})
 
 
@@ -78,10 +76,12 @@ def prepare(config: Config, archives: Path, *, path: Path) -> str:
     Raises:
         ConfigError: as `scaling`.
     """
-    mounts = (*folders(config), archives)
+    mounts, job = (*folders(config), archives), config.job
+    pyxis = bool(job.container) and job.container_runtime == "pyxis"
+    started = launcher.program(job, mounts=mounts) if pyxis else launcher.container(job, mounts=mounts)
     named = [word for option, name in ARCHIVES.items() for word in (option, str(archives / name))]
     values = first_values(config, run_dir=config.run_dir, path=path) | {
-        "launcher": [*launcher.program(config.job, mounts=mounts), *launcher.container(config.job, mounts=mounts)],
+        "launcher": started,
         "prepare": ["hvdtrain", "data", "prepare", str(config.data.dir), *named],
         "verify": ["hvdtrain", "data", "verify", str(config.data.dir)],
     }

@@ -39,7 +39,7 @@ def script(config: Config, *, run_dir: Path, path: Path, local: bool = False) ->
         "name": run_dir.name,
         "seed": str(config.seed),
     }
-    return whole(header(config, run_dir=run_dir), values, body("begin.sh"), body("body.sh"))
+    return whole(header(config, run_dir=run_dir), values, body("warned.sh"), body("begin.sh"), body("body.sh"))
 
 
 def folders(config: Config) -> tuple[Path, ...]:
