@@ -1,7 +1,7 @@
 #!/bin/bash
 # What every job of a training run does, behind begin.sh: start the workers, pass warnings on, and decide at their end
 # whether the job has to run again.
-# shellcheck disable=SC2154
+# shellcheck disable=SC2154,SC2034
 
 [[ -z $task ]] || worker+=(--run.name="$name-$task" --seed="$((seed + task))")
 say "job ${id:-of this machine} on ${SLURM_JOB_NODELIST:-$HOSTNAME}, start $((${SLURM_RESTART_COUNT:-0} + 1)), run $run"

@@ -85,8 +85,8 @@ def array_tasks(spec: str) -> list[int]:
     try:
         for part in spec.partition("%")[0].split(","):
             span, _, step = part.partition(":")
-            first, _, last = span.partition("-")
-            if len(first) > 8 or len(last) > 8:
+            first, dash, last = span.partition("-")
+            if (dash and not last) or len(first) > 8 or len(last) > 8:
                 raise ValueError
             ids = range(int(first), int(last or first) + 1, int(step or 1))
             if not ids or ids[0] < 0 or len(ids) > MOST_TASKS:

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034,SC2329
 
 # Whoever warns, and however: the workers understand SIGUSR2, and NCCL may take SIGUSR1.
-launched='' warned='' interrupted=''
+launched='' began=0 warned='' interrupted=''
 warn() {
     interrupted=yes
     [[ -n $warned ]] || printf '%(%F %T)T hvdtrain: warned by SIG%s: the workers are to save and leave\n' -1 "$1"

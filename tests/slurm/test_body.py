@@ -1,5 +1,5 @@
-"""What a batch script does at its run's end and when it is warned: the real script, over workers that do as they are told
-and a Slurm of two commands."""
+"""What a batch script does at its run's end and when it is warned: the real script, over workers that do as they are
+told and a Slurm of two commands."""
 
 import os
 import signal
@@ -107,8 +107,10 @@ def test_workers_that_refuse_to_start_fail_the_job(job: Job, code: int, said: in
 
 @pytest.mark.parametrize(
     ("told", "code"),
-    [("75 stopped at step 120", 75), ("75 stopped at step 120", 0), ("6 a worker has gone", 6), ("7 stalled", 7)]
-    + [("", 0), ("", 143)],
+    [
+        *(("75 stopped at step 120", 75), ("75 stopped at step 120", 0), ("6 a worker has gone", 6), ("7 stalled", 7)),
+        *(("", 0), ("", 143)),
+    ],
 )
 def test_what_is_to_go_on_is_requeued_and_never_counts_as_completed(job: Job, told: str, code: int) -> None:
     job.workers(f"[[ -z '{told}' ]] || echo '{told}' >\"$run/outcome\"; exit {code}")
