@@ -182,12 +182,14 @@ def _ask(
 
 
 def _complaint(ran: "subprocess.CompletedProcess[str]") -> str:
-    """The last thing that a command complained of, on one line."""
-    lines = [line.strip() for line in ran.stderr.splitlines() if line.strip() and not line.startswith("Try ")]
-    last = lines[-1] if lines else f"exit code {ran.returncode}"
-    for prefix in (f"{ran.args[0]}: ", "error: ", "fatal: ", "allocation failure: "):
-        last = last.removeprefix(prefix)
-    return shown(last, 300)
+    """What a command complained of, on one line. Its last line sums up what those before say with the names."""
+    told = []
+    for line in ran.stderr.splitlines():
+        for prefix in (f"{ran.args[0]}: ", "error: ", "fatal: ", "allocation failure: "):
+            line = line.removeprefix(prefix)
+        if line.strip() and not line.startswith("Try "):
+            told.append(line.strip())
+    return shown("; ".join(dict.fromkeys(told[-3:])) or f"exit code {ran.returncode}", 300)
 
 
 def _number(text: str) -> int | None:

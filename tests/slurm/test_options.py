@@ -17,7 +17,7 @@ def test_options_of_sbatch_pass() -> None:
 
 def test_an_unknown_name_is_told_with_the_nearest_and_all_valid_ones() -> None:
     with pytest.raises(
-        ConfigError, match="job.sbatch reservatoin: no option of sbatch; the nearest is reservation"
+        ConfigError, match=r"job.sbatch reservatoin: no option of sbatch; the nearest is reservation"
     ) as told:
         check({"reservatoin": "x"})
     assert ", ".join(sorted(VALID)) in str(told.value)

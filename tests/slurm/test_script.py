@@ -87,7 +87,7 @@ def test_containers() -> None:
     pyxis = {"container": "hub/x:1", "container_runtime": "pyxis"}
     found = values(made(launcher="srun", **pyxis), "launcher")["launcher"]
     assert found[-2:] == ["--container-image=hub/x:1", "--container-mounts=/runs:/runs,/data:/data"]
-    with pytest.raises(ConfigError, match="expected job.launcher = srun"):
+    with pytest.raises(ConfigError, match=r"expected job.launcher = srun"):
         made(**pyxis)
 
 
