@@ -116,7 +116,7 @@ def _verb(verbs: "Verbs", name: str, line: str, description: str) -> "Parser":
 
 
 def _add_run(verb: "Parser") -> None:
-    verb.add_argument("run", metavar="RUN", help="run directory, its name in --runs, or a job's id")
+    verb.add_argument("which", metavar="RUN", help="run directory, its name in --runs, or a job's id")
     _add_runs(verb)
 
 
@@ -238,15 +238,16 @@ def _cancel(given: Namespace, _: Topology) -> int:
 
 
 def _resume(given: Namespace, options: "CliSettingsSource[Config]") -> int:
+    from hvdtrain.config.schema import Config
     from hvdtrain.slurm import record, submit
     from hvdtrain.slurm.script import ARRAY
 
     run = _run_of(given)
-    others = [
-        key for key, value in vars(given).items() if "." in key and not key.startswith("job.") and value is not None
-    ]
-    if others or given.config:
-        given.parser.error(f"--{(others or ['config'])[0]}: a run is resumed as it is; expected --job.* alone")
+    settings = {
+        key for key, value in vars(given).items() if value is not None and key.split(".")[0] in Config.model_fields
+    }
+    if others := sorted(key for key in settings if key.split(".")[0] != "job") or ["config"] * bool(given.config):
+        given.parser.error(f"--{others[0]}: a run is resumed as it is; expected --job.* alone")
     file = next((file for name in (record.CONFIG, "config.yaml") if (file := run / name).is_file()), None)
     if file is None:
         raise ConfigError(f"{run}: expected {record.CONFIG} or config.yaml, found neither", remedy="hvdtrain submit")
@@ -278,7 +279,7 @@ def _wait(given: Namespace, _: Topology) -> int:
 def _run_of(given: Namespace) -> Path:
     from hvdtrain.slurm import jobs
 
-    return jobs.find(given.run, runs=given.runs)
+    return jobs.find(given.which, runs=given.runs)
 
 
 def _job_of(run: Path) -> "Job":
