@@ -1,10 +1,15 @@
 """Runs as jobs of a real Slurm of four nodes."""
 
 import json
+import random
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from hvdtrain.config.machines import JobConfig
+from hvdtrain.config.schema import Config, RunConfig
+from hvdtrain.slurm.script import script
 
 from ..multiproc.conftest import HVDTRAIN
 from .private_slurm import Slurm
@@ -87,9 +92,10 @@ def test_scancel_ends_a_job_for_good(slurm: Slurm) -> None:
     slurm.until("training", lambda: slurm.steps(run) >= 1, run=run)
     slurm.ask("scancel", slurm.job_id(run))
     slurm.until("the end", lambda: slurm.state(run) == "CANCELLED", run=run)
-    slurm.until("the script's end", lambda: "Slurm is ending the job" in slurm.output(run), run=run)
+    slurm.until("the end of all jobs", lambda: not slurm.ask("squeue", "-h", "-o", "%i").split())
     assert slurm.job(run)["live"] is False
     assert slurm.state(run) == "CANCELLED"
+    assert "requeued\n" not in slurm.output(run)
 
 
 def test_a_job_that_waits_has_a_status_and_is_cancelled(slurm: Slurm) -> None:
@@ -114,6 +120,21 @@ def test_an_array_is_so_many_runs_with_seeds_of_their_own(slurm: Slurm, tells: s
         assert slurm.job_id(run).endswith(f"_{task}")
 
 
+def test_a_scaling_job_compares_runs_on_more_and_more_nodes(slurm: Slurm) -> None:
+    run = slurm.submit("--scaling=1,2", "--max_steps=60", "--run.report_every=4", name="scaling")
+    assert slurm.hvdtrain("wait", run, seconds=170).returncode == 0, slurm.output(run)
+    printed = slurm.output(run)
+    assert "1 nodes of 1 workers" in printed
+    assert "2 nodes of 1 workers" in printed
+    assert (run / "proof.html").stat().st_size > 10_000
+    ratios = [
+        record["efficiency"]["ratio"]
+        for line in (slurm.runs / "scaling-2" / "events.jsonl").read_text().splitlines()
+        if (record := json.loads(line))["event"] == "report" and record["efficiency"]
+    ]
+    assert ratios, printed  # of the speed on one node, which the run before has left
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -135,3 +156,16 @@ def test_more_nodes_than_there_are_is_said_at_once(slurm: Slurm) -> None:
     ran = slurm.hvdtrain("submit", "--config=demo", f"--run.dir={slurm.runs}", "--run.name=large", "--job.nodes=99")
     assert ran.returncode == 0
     assert "Requested node configuration is not available" in ran.stderr
+
+
+def test_sbatch_understands_200_of_the_nastiest_names(slurm: Slurm, tmp_path: Path) -> None:
+    draw = random.Random(7)
+    alphabet = "ab1 -'\"\\\n\t$()`{};|&<>*?~!#%jü☃\r\x1b="
+    for _ in range(200):
+        run, value = ("".join(draw.choices(alphabet, k=draw.randint(1, 12))) for _ in range(2))
+        free = {"wckey": value} if value.isprintable() else {}
+        config = Config(run=RunConfig(dir=slurm.runs, name=run), job=JobConfig(nodes=2, sbatch=free))
+        (tmp_path / "job.sbatch").write_text(script(config, run_dir=config.run_dir, path=Path("/opt/bin")))
+        ran = slurm.run("sbatch", "--test-only", tmp_path / "job.sbatch")
+        assert ran.returncode == 0, f"{run!r}, {value!r}: {ran.stderr}"
+        assert "using 2 processors on nodes n[1-2]" in ran.stderr, ran.stderr

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from hvdtrain.config.machines import JobConfig
+from hvdtrain.config.recipe import DataConfig
 from hvdtrain.config.schema import Config, RunConfig
+from hvdtrain.slurm.other import for_preparing, prepare
 from hvdtrain.slurm.script import script
 from tests.slurm.fakes import calls, command
 
@@ -262,3 +264,16 @@ def test_modules_are_loaded_and_scripts_sourced_in_order(tmp_path: Path) -> None
     code, output = made.ends(broken="yes")
     assert code == 3
     assert "module load cuda: failed" in output
+
+
+@pytest.mark.parametrize(("prepared", "verified", "code"), [(0, 0, 0), (0, 1, 0), (4, 0, 4)])
+def test_data_are_prepared_and_verified(tmp_path: Path, prepared: int, verified: int, code: int) -> None:
+    made = Job(tmp_path)
+    config = for_preparing(Config(run=RunConfig(dir=tmp_path, name="r"), data=DataConfig(dir=tmp_path / "images")))
+    (tmp_path / "job.sbatch").write_text(prepare(config, tmp_path / "archives", path=made.bin))
+    made.workers(f"[[ $2 == verify ]] && exit {verified}; exit {prepared}")
+    assert made.ends(**IN_SLURM)[0] == code
+    assert calls(made.bin, "hvdtrain")[0].startswith(
+        f"data prepare {tmp_path}/images --train {tmp_path}/archives/ILSVRC"
+    )
+    assert (made.run / "outcome").read_text().startswith(f"{code} ")
