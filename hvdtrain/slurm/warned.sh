@@ -1,6 +1,6 @@
 #!/bin/bash
 # The begin of a training job: from now on a warning ends nothing. Behind it come begin.sh and body.sh.
-# shellcheck disable=SC2034,SC2329
+# shellcheck disable=SC2034,SC2154,SC2329
 
 # Whoever warns, and however: the workers understand SIGUSR2, and NCCL may take SIGUSR1.
 launched='' began=0 warned='' interrupted=''
@@ -9,6 +9,13 @@ warn() {
     [[ -n $warned ]] || printf '%(%F %T)T hvdtrain: warned by SIG%s: the workers are to save and leave\n' -1 "$1"
     warned=yes
     [[ -z $launched ]] || pass_on
+    [[ $1 != TERM || -z ${id:-} ]] || at_time_limit &
+}
+at_time_limit() { # Slurm kills this script in some seconds, whatever the workers do; of other reasons body.sh decides
+    local state
+    state=$(squeue --noheader --jobs="$id" --format='%T %r' 2>/dev/null)
+    [[ $state == 'COMPLETING TimeLimit' && ! -e $run/cancelled ]] || return
+    ((${SLURM_RESTART_COUNT:-0} >= most_requeues)) || { scontrol requeue "$id" && say "at its time limit: requeued"; }
 }
 pass_on() { # what has only just been forked may lose a signal
     if ((SECONDS - began < 2)); then

@@ -69,6 +69,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
     yield made
     if made.process and made.process.poll() is None:
         os.killpg(made.process.pid, signal.SIGKILL)
+        made.process.communicate()
 
 
 IN_SLURM = {"SLURM_JOB_ID": "7"}
@@ -209,6 +210,16 @@ def test_what_slurm_is_ending_already_is_not_requeued(job: Job, state: str) -> N
     assert code == 1
     assert "Slurm is ending the job" in output
     assert calls(job.bin, "scontrol") == []
+
+
+def test_at_the_time_limit_it_is_requeued_before_the_workers_end(job: Job) -> None:
+    job.slurm(state="COMPLETING TimeLimit", scontrol="exit 0")
+    job.workers('touch "$run/up"; trap "" USR2 TERM; while :; do sleep 0.1; done')
+    process = job.start(**IN_SLURM)
+    job.until((job.run / "up").exists)
+    process.send_signal(signal.SIGTERM)
+    job.until(lambda: calls(job.bin, "scontrol") == ["requeue 7"])
+    assert process.poll() is None
 
 
 @pytest.mark.parametrize("state", ["COMPLETING TimeLimit", ""])
