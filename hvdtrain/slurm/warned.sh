@@ -8,8 +8,9 @@ warn() {
     interrupted=yes
     [[ -n $warned ]] || printf '%(%F %T)T hvdtrain: warned by SIG%s: the workers are to save and leave\n' -1 "$1"
     warned=yes
-    [[ -z $launched ]] || pass_on
-    [[ $1 != TERM || -z ${id:-} ]] || at_time_limit &
+    [[ -n $launched ]] || return # nothing may go to the background here: it would change $! before body.sh has read it
+    pass_on
+    if [[ $1 == TERM && -n $id ]]; then at_time_limit & fi
 }
 at_time_limit() { # Slurm kills this script in some seconds, whatever the workers do; of other reasons body.sh decides
     local state
