@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install what only the tests need from the system: Prometheus with promtool, an SSH server, iproute2.
+# Install what only the tests need from the system: Prometheus with promtool, an SSH server, iproute2,
+# Slurm with munge.
 #
 #   docker/test-setup.sh
 #
@@ -35,6 +36,8 @@ find_missing() {
     has prometheus promtool || missing+=(prometheus)
     has sshd ssh ssh-keygen || missing+=(openssh-server)
     has ip tc || missing+=(iproute2)
+    has slurmctld slurmd sbatch squeue scontrol || missing+=(slurm-wlm)
+    has munged || missing+=(munge)
 }
 
 has() { command -v "$@" >/dev/null && (($(command -v "$@" | wc -l) == $#)); }
@@ -61,12 +64,21 @@ apt_install() {
 leave_off() {
     local package service
     for package in "$@"; do
-        service=${package/openssh-server/ssh}
-        if [[ -e /etc/init.d/$service ]]; then
-            invoke-rc.d --quiet "$service" stop >/dev/null 2>&1 || true
-            update-rc.d "$service" disable
-        fi
+        for service in $(services "$package"); do
+            if [[ -e /etc/init.d/$service ]]; then
+                invoke-rc.d --quiet "$service" stop >/dev/null 2>&1 || true
+                update-rc.d "$service" disable
+            fi
+        done
     done
+}
+
+services() {
+    case $1 in
+        openssh-server) echo ssh ;;
+        slurm-wlm) echo slurmctld slurmd munge ;; # munge comes with it
+        *) echo "$1" ;;
+    esac
 }
 
 main "$@"

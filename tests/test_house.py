@@ -1,6 +1,7 @@
 """The rules of living in this house, for every file of the package: floors, names, size, nothing at import."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -105,10 +106,29 @@ def test_the_ground_floor_stands_on_the_standard_library_alone(name: str) -> Non
     assert {module.split(".")[0] for module in modules} <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["config"], ["train", "--help"], ["config", "--config", "demo"]])
+RUN = "runs/demo"
+JOB = {"submissions": [{"kind": "slurm", "id": "7", "output": "slurm-7.out"}]}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--help"], ["config"], ["train", "--help"], ["config", "--config", "demo"]),
+        *(["submit", "--config", "demo", "--dry-run"], ["resume", RUN, "--dry-run"], ["resume", "--help"]),
+        *(["submit", "--scaling", "1,2", "--dry-run"], ["submit", "--prepare", "archives", "--dry-run"]),
+        *(["jobs"], ["jobs", "--json"], ["status", RUN, "--json"], ["status", RUN], ["logs", RUN], ["cancel", RUN]),
+    ],
+    ids=" ".join,
+)
 def test_on_a_login_node_nothing_heavy_is_imported(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / RUN).mkdir(parents=True)
+    (tmp_path / RUN / "job.json").write_text(json.dumps(JOB))
+    (tmp_path / RUN / "submitted.yaml").write_text("seed: 6\n")
+    (tmp_path / RUN / "cancelled").touch()
+    (tmp_path / RUN / "slurm-7.out").write_text("a line\n" * 6)
     program = f"""
-import sys
+import os, sys
+os.environ["SLURM_CONF"] = "/dev/null"
 from hvdtrain.cli import main
 try:
     code = main({arguments!r})
@@ -118,7 +138,7 @@ print("loaded", sorted(name for name in {HEAVY!r} if name in sys.modules), "code
 """
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "loaded [] code 0"
-    assert len(ran.stdout.splitlines()) > 5
+    assert len(ran.stdout.splitlines()) > (1 if arguments[-1] in ("jobs", RUN) else 5)
 
 
 def test_importing_does_nothing_but_define(tmp_path: Path) -> None:

@@ -77,5 +77,8 @@ class JobConfig(Section):
     """Image in which the workers run. Empty: none."""
     container_runtime: Literal["pyxis", "apptainer"] = "apptainer"
     """Who runs it: pyxis, a plug-in of srun's, or apptainer."""
+    path: str = ""
+    """Folder of the hvdtrain that the workers are, as the nodes see it. Empty: that of the one that submits."""
     sbatch: dict[str, str] = Field(default_factory=dict)
-    """Any other option of sbatch by its long name: --job.sbatch qos=high."""
+    """Any other option of sbatch by its long name, each with its own --job.sbatch: --job.sbatch qos=high. One without a
+    value ends in =, as exclusive=. array=0-3 makes four runs of one, with a seed each."""

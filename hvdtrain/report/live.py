@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from hvdtrain.errors import ConfigError
 from hvdtrain.events import records
 from hvdtrain.report import screen
 from hvdtrain.report.journal import Journal
+from hvdtrain.report.plain import plain
 from hvdtrain.report.read import open_events, run
 from hvdtrain.report.records import State
 from hvdtrain.report.snapshot import Snapshot, snapshot, to_json
@@ -17,11 +20,16 @@ LOOK_SECONDS = 1.0
 REPORTS = 10  # over which a run tells its efficiency, and we its speed
 
 
-def status(run_dir: Path, *, follow: bool = False, json: bool = False) -> int:
+def status(
+    run_dir: Path, *, follow: bool = False, json: bool = False, going_on: Callable[[], bool] = lambda: True
+) -> int:
     """Print how the run stands; returns 0, or 1 where it was killed.
 
     On a terminal a screen, which `follow` refreshes in its place until the run ends; elsewhere plain text, and with
     `follow` a line for each report. As JSON one object, with `follow` one a line.
+
+    Args:
+        going_on: what has to hold besides, for a run to be followed: a job may end without the run's saying so.
 
     Raises:
         ConfigError: there is no run in `run_dir`.
@@ -30,7 +38,7 @@ def status(run_dir: Path, *, follow: bool = False, json: bool = False) -> int:
     last = next(moments)
     try:
         if follow:
-            last = _followed(last, moments, json=json)
+            last = _followed(last, _while(going_on, moments), json=json)
         elif json:
             print(to_json(last, indent=2))
         elif (console := Console()).is_terminal:
@@ -40,6 +48,24 @@ def status(run_dir: Path, *, follow: bool = False, json: bool = False) -> int:
     except KeyboardInterrupt:  # the way to stop looking
         return 0
     return 1 if last.state == State.KILLED.value else 0
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Whether the run has come to its first event."""
+    try:
+        next(_moments(run_dir))
+    except ConfigError:
+        return False
+    return True
+
+
+def now(run_dir: Path) -> dict[str, Any]:
+    """How the run stands, as `status` prints it for machines.
+
+    Raises:
+        ConfigError: there is no run in `run_dir`.
+    """
+    return dict(plain(next(_moments(run_dir))))
 
 
 def _moments(run_dir: Path) -> Iterator[Snapshot]:
@@ -80,11 +106,15 @@ def _printed(first: Snapshot, moments: Iterator[Snapshot], text: Callable[[Snaps
     return last
 
 
+def _while(condition: Callable[[], bool], moments: Iterator[Snapshot]) -> Iterator[Snapshot]:
+    while condition():
+        yield next(moments)
+
+
 def _until_over(first: Snapshot, moments: Iterator[Snapshot]) -> Iterator[Snapshot]:
     """All up to the first that is of no running run."""
     yield first
     running = first.state == State.RUNNING.value
-    while running:
-        each = next(moments)
+    while running and (each := next(moments, None)):
         yield each
         running = each.state == State.RUNNING.value

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from ..multiproc.conftest import HVDTRAIN, SMALL, Job, digits, root_variables
+from . import private_slurm
+from .private_slurm import Slurm
 
 __all__ = ["digits"]
 
@@ -117,6 +119,22 @@ def network(digits: Path, tmp_path: Path) -> Iterator[Network]:
             job.process.wait()
         network.end_processes(sshd=True)
         subprocess.run([HOSTS, "down", tmp_path / "hosts"], check=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_of_session(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    folder = tmp_path_factory.mktemp("slurm")
+    try:
+        yield private_slurm.up(folder, digits)
+    finally:
+        Slurm(folder, digits).down()
+
+
+@pytest.fixture
+def slurm(slurm_of_session: Slurm) -> Iterator[Slurm]:
+    """A Slurm without jobs."""
+    yield slurm_of_session
+    slurm_of_session.clear()
 
 
 def _name(pid: int) -> str:
