@@ -7,10 +7,17 @@ in its directory, an exit code and a message. Where there is none, the workers w
 import os
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 NAME = "outcome"
 MOST_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    message: str
 
 
 def tell(run_dir: Path, code: int, message: str) -> None:
@@ -31,10 +38,12 @@ def forget(run_dir: Path) -> None:
     (run_dir / NAME).unlink(missing_ok=True)
 
 
-def read(run_dir: Path) -> tuple[int, str] | None:
-    """Exit code and message; None where nothing was told."""
+def read(run_dir: Path) -> Outcome | None:
+    """None while a run goes on, and where it was killed."""
     try:
-        code, _, message = (run_dir / NAME).read_text(errors="replace").strip().partition(" ")
-        return int(code), message
-    except (OSError, ValueError):
+        with (run_dir / NAME).open("rb") as file:
+            line = file.read(MOST_CHARACTERS + 10).decode(errors="replace").partition("\n")[0]
+    except OSError:
         return None
+    code, _, message = line.partition(" ")
+    return Outcome(int(code), message) if code.isdecimal() and len(code) < 4 else None

@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 
 from hvdtrain import outcome
+from hvdtrain.outcome import Outcome
 
 
 def test_what_was_told_is_read(tmp_path: Path) -> None:
     outcome.tell(tmp_path, 75, "stopped at step 3\nby SIGUSR2")
     assert (tmp_path / "outcome").read_text() == "75 stopped at step 3 by SIGUSR2\n"
-    assert outcome.read(tmp_path) == (75, "stopped at step 3 by SIGUSR2")
+    assert outcome.read(tmp_path) == Outcome(75, "stopped at step 3 by SIGUSR2")
     assert [path.name for path in tmp_path.iterdir()] == ["outcome"]
 
 
 def test_the_first_to_tell_is_right(tmp_path: Path) -> None:
     outcome.tell(tmp_path, 5, "the cause")
     outcome.tell(tmp_path, 6, "what came of it")
-    assert outcome.read(tmp_path) == (5, "the cause")
+    assert outcome.read(tmp_path) == Outcome(5, "the cause")
 
 
 def test_of_many_at_once_one_is_first_and_whole(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ def test_of_many_at_once_one_is_first_and_whole(tmp_path: Path) -> None:
         thread.join()
     told = outcome.read(tmp_path)
     assert told
-    assert len(set(told[1].split())) == 1
+    assert len(set(told.message.split())) == 1
 
 
 def test_a_new_run_forgets(tmp_path: Path) -> None:
@@ -39,10 +40,10 @@ def test_a_new_run_forgets(tmp_path: Path) -> None:
     assert outcome.read(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "\n", "x finished", "\xff\x00", "75"])
+@pytest.mark.parametrize("text", ["", "\n", "x finished", "-1 x", "1000 x", "\xff\x00", "75"])
 def test_something_else_is_no_outcome_or_one_without_words(text: str, tmp_path: Path) -> None:
     (tmp_path / "outcome").write_bytes(text.encode("latin-1"))
-    assert outcome.read(tmp_path) == ((75, "") if text == "75" else None)
+    assert outcome.read(tmp_path) == (Outcome(75, "") if text == "75" else None)
 
 
 def test_where_nothing_can_be_written_nothing_is_said(tmp_path: Path) -> None:

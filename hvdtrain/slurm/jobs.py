@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hvdtrain import outcome
 from hvdtrain.errors import ConfigError
+from hvdtrain.outcome import Outcome
 from hvdtrain.slurm import client, local, record
 from hvdtrain.slurm.client import Away, Standing
-from hvdtrain.slurm.record import Outcome, Submission
+from hvdtrain.slurm.record import Submission
 
 CANCELLED_CODE = 130
 NO_WORD_CODE = 1
@@ -69,7 +71,7 @@ def every(run_dirs: Sequence[Path]) -> list[Job]:
 
 
 def _job(run_dir: Path, known: Sequence[Submission], asked: dict[str, Standing] | Away) -> Job:
-    newest, told = known[-1], record.outcome(run_dir)
+    newest, told = known[-1], outcome.read(run_dir)
     if newest.kind == "local":
         return Job(run_dir, newest, _local(run_dir, newest, told), told, len(known))
     if isinstance(asked, Away):

@@ -20,13 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hvdtrain import outcome
 from hvdtrain.errors import EnvironmentFault
 from hvdtrain.events import Tail, records
 from hvdtrain.files import pretty_json, write_whole
 from hvdtrain.masking import masked_command
 
-CONFIG, SCRIPT, JOBS, OUTCOME, CANCELLED = "submitted.yaml", "job.sbatch", "job.json", "outcome", "cancelled"
-LONGEST = 1000  # characters of an outcome that are read
+CONFIG, SCRIPT, JOBS, CANCELLED = "submitted.yaml", "job.sbatch", "job.json", "cancelled"
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,6 @@ class Submission:
     output: str
     host: str = ""
     born: float = 0.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    message: str
 
 
 def submissions(run_dir: Path) -> list[Submission]:
@@ -111,19 +105,8 @@ def clear(run_dir: Path) -> None:
     """Forget how the last job ended: the next one is to begin. The folder has to be there before, for sbatch makes none
     for its output."""
     run_dir.mkdir(exist_ok=True)
-    for stale in (CANCELLED, OUTCOME):
-        (run_dir / stale).unlink(missing_ok=True)
-
-
-def outcome(run_dir: Path) -> Outcome | None:
-    """How the last start ended; None while it runs, and where it was killed."""
-    try:
-        with (run_dir / OUTCOME).open("rb") as file:
-            line = file.read(LONGEST).decode(errors="replace").partition("\n")[0]
-    except OSError:
-        return None
-    code, _, message = line.partition(" ")
-    return Outcome(int(code), message) if code.isdecimal() and len(code) < 4 else None
+    (run_dir / CANCELLED).unlink(missing_ok=True)
+    outcome.forget(run_dir)
 
 
 def cancelled(run_dir: Path) -> bool:
@@ -132,7 +115,7 @@ def cancelled(run_dir: Path) -> bool:
 
 def finished(run_dir: Path) -> bool:
     """As its outcome says, or, where a run was no job, its last event."""
-    told = outcome(run_dir)
+    told = outcome.read(run_dir)
     if told:
         return told.code == 0
     try:

@@ -4,8 +4,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-from hvdtrain import log
+from hvdtrain import log, outcome
 from hvdtrain.checkpoint.format import Manifest
 from hvdtrain.checkpoint.writer import Writer
 from hvdtrain.config.schema import Config
@@ -99,7 +100,7 @@ def run(config: Config, topology: Topology, request: StopRequest) -> None:
             if result is None and config.evaluation.at_end:  # the run was over already: somebody asks again
                 result = evaluate_and_record(parts, comm, record, leave=agreement.reached)
         except Preempted as error:
-            raise _preempted(error, agreement, parts, record, saving) from None
+            raise _preempted(error, folder, agreement, parts, record, saving) from None
         if saving:
             record.saved(saving.finish())
             seconds = time.perf_counter() - began
@@ -182,7 +183,7 @@ def _train(
 
 
 def _preempted(
-    error: Preempted, agreement: Agreement, parts: Parts, record: Record, saving: Saving | None
+    error: Preempted, run_dir: Path, agreement: Agreement, parts: Parts, record: Record, saving: Saving | None
 ) -> Preempted:
     """What to leave with, once all is saved. Collective: launchers end everyone as soon as one has left."""
     record.activity.phase = "leaving"
@@ -190,8 +191,11 @@ def _preempted(
         record.saved(saving.finish())
     message = f"stopped {error.args[0]} by {' and '.join(agreement.signals)}"
     record.preempted(parts.state, message)
+    left = Preempted(message, remedy="--resume auto goes on from there")
+    if saving:
+        outcome.tell(run_dir, left.exit_code, str(left))
     parts.data.close()
-    return Preempted(message, remedy="--resume auto goes on from there")
+    return left
 
 
 def _go_back(

@@ -95,6 +95,18 @@ class Slurm:
             assert time.monotonic() < deadline, f"{what} did not happen in {PATIENCE_SECONDS} s:\n{printed}"
             time.sleep(0.2)
 
+    def warns_of_preemption(self, warns: bool) -> None:
+        """Whether a job that is preempted gets its own signal first, or its workers SIGTERM at once."""
+        file = self.folder / "slurm.conf"
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("SlurmctldParameters=")]
+        file.write_text("\n".join([*lines, *["SlurmctldParameters=preempt_send_user_signal"] * warns, ""]))
+        self.ask("scontrol", "reconfigure")
+
+    def preempt(self, seconds: int = 1) -> str:
+        """Start a job of higher priority on all cores; its id."""
+        whole = ["--partition=high", "--nodes=4", "--exclusive", f"--output={self.folder / 'urgent.out'}"]
+        return self.ask("sbatch", "--parsable", *whole, f"--wrap=sleep {seconds}").strip()
+
     def clear(self) -> None:
         """No job is left, and none will come back."""
         for job in self.ask("squeue", "-h", "-o", "%i").split():

@@ -19,22 +19,10 @@ pytestmark = pytest.mark.multiproc
 LAUNCHERS = {"mpirun": [], "srun": ["--job.launcher=srun"]}
 LONG = ["--epochs=500"]
 
-# A run tells how it ended by itself; until it does, its last event stands for that.
-TELLS = """\
-until grep -qs '"event": "end"' "$run/events.jsonl"; do sleep 0.2; done
-[[ -s $run/outcome ]] || echo 0 finished >"$run/outcome"
-"""
-
-
-@pytest.fixture
-def tells(tmp_path: Path) -> str:
-    (tmp_path / "tells.sh").write_text(f"{{\n{TELLS}}} &\n")
-    return f"--job.source={tmp_path / 'tells.sh'}"
-
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_run_on_two_nodes_is_followed_to_its_end(slurm: Slurm, tells: str, launcher: str) -> None:
-    run = slurm.submit("--job.nodes=2", *LAUNCHERS[launcher], tells, name=f"whole-{launcher}")
+def test_a_run_on_two_nodes_is_followed_to_its_end(slurm: Slurm, launcher: str) -> None:
+    run = slurm.submit("--job.nodes=2", *LAUNCHERS[launcher], name=f"whole-{launcher}")
     number = slurm.job_id(run)
     followed = subprocess.Popen(
         [HVDTRAIN, "logs", run, "-f"],
@@ -111,8 +99,8 @@ def test_a_job_that_waits_has_a_status_and_is_cancelled(slurm: Slurm) -> None:
     assert slurm.hvdtrain("wait", run).returncode == 130
 
 
-def test_an_array_is_so_many_runs_with_seeds_of_their_own(slurm: Slurm, tells: str) -> None:
-    slurm.submit("--job.sbatch", "array=0-1", "--seed=5", "--max_steps=3", tells, name="many")
+def test_an_array_is_so_many_runs_with_seeds_of_their_own(slurm: Slurm) -> None:
+    slurm.submit("--job.sbatch", "array=0-1", "--seed=5", "--max_steps=3", name="many")
     runs = [slurm.runs / "many-0", slurm.runs / "many-1"]
     for task, run in enumerate(runs):
         assert slurm.hvdtrain("wait", run, seconds=120).returncode == 0, slurm.output(run)

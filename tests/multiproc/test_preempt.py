@@ -11,6 +11,7 @@ import pytest
 
 from hvdtrain import outcome
 from hvdtrain.checkpoint import store
+from hvdtrain.outcome import Outcome
 
 from ..faults.tally import Times, Trials
 from .conftest import Job, Launch
@@ -44,7 +45,7 @@ def preempted(job: Job, launcher: str) -> str:
 def as_preempted(job: Job, launcher: str, code: int, output: str) -> str:
     assert code == (75 if launcher == "mpirun" else 1), output  # horovodrun makes 1 of all
     (message,) = messages(output)
-    assert outcome.read(job.folder) == (75, message)
+    assert outcome.read(job.folder) == Outcome(75, message)
     assert message.startswith("stopped ")
     assert message.endswith(" → --resume auto goes on from there")
     assert not [*(job.folder / "checkpoints").glob(".*")]
@@ -53,7 +54,7 @@ def as_preempted(job: Job, launcher: str, code: int, output: str) -> str:
 
 def goes_on(launch: Launch, launcher: str, name: str, wanted: Job) -> Job:
     resumed = launch(launcher, 2, *RUN, "--resume=auto", name=name).finish()
-    assert outcome.read(resumed.folder) == (0, "finished")
+    assert outcome.read(resumed.folder) == Outcome(0, "finished")
     assert_identical(resumed, wanted)
     assert evaluations(resumed) == evaluations(wanted)
     return resumed
@@ -155,7 +156,7 @@ def test_again_and_again_by_any_signal_to_anybody(
                     if code:
                         as_preempted(job, launcher, code, output)
                     else:
-                        assert outcome.read(job.folder) == (0, "finished")  # it was over before it was asked
+                        assert outcome.read(job.folder) == Outcome(0, "finished")  # it was over before it was asked
                 goes_on(launch, launcher, name, wanted)
 
 
