@@ -4,8 +4,8 @@ A worker that is moved to another socket leaves its memory behind: Linux gives m
 that first touches it. So each worker gets cores of its own, next to each other, and within one node where they fit; its
 memory comes from there by itself. Workers are taken in the order of their local ranks, as GPUs are on most machines.
 
-Not the default: of nine pairs of runs of two workers on two cores that others used too, the bound one was faster in six,
-by 4 to 54 %, but up to 15 times slower in the others, when it could not leave a core that somebody else had taken.
+Not the default: of nine pairs of runs, two workers on two cores that other jobs used too, the bound run's steps were
+shorter in six, by 3 to 54 %, but in one 15 times as long: it cannot leave a core that somebody else has taken.
 """
 
 import os
