@@ -33,9 +33,9 @@ class DistributedConfig(Section):
     """HOROVOD_HIERARCHICAL_ALLREDUCE: NCCL within a node, MPI between nodes. null: Horovod's choice, false."""
     threads: Count | None = None
     """CPU threads that each worker computes with. null: its share of the cores. OMP_NUM_THREADS wins."""
-    bind: Literal["auto", "none"] = "auto"
+    bind: Literal["auto", "none"] = "none"
     """auto: where the launcher leaves all cores of a node to all its workers, each gets cores of its own, within a NUMA
-    node where they fit. none: they stay wherever the launcher put them."""
+    node where they fit; for machines that nothing else uses. none: they stay wherever the launcher put them."""
     preflight: bool = True
     """Before the first step, check and time the sum of 51 MB over all workers."""
     watchdog_seconds: NonNegative = 300.0
