@@ -22,7 +22,8 @@ LAUNCHERS = {"mpirun": (), "srun": ("--job.launcher=srun",)}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(slurm: Slurm) -> dict[str, Any]:
+def undisturbed(slurm_of_session: Slurm) -> dict[str, Any]:
+    slurm = slurm_of_session
     run = slurm.submit(*RUN, name="undisturbed")
     assert slurm.hvdtrain("wait", run, seconds=300).returncode == 0, slurm.output(run)
     return final(run)
@@ -82,6 +83,7 @@ def test_at_its_time_limit_it_comes_back(slurm: Slurm, undisturbed: dict[str, An
     run = slurm.submit(
         *RUN, "--epochs=96", f"--job.warn_seconds={warning}", "--job.time_limit=1", name=f"limit-{warning}"
     )
+    slurm.until("a checkpoint", lambda: saved(run), run=run)
     slurm.until("the time limit", lambda: slurm.state(run) == "PENDING", run=run)
     started = [*events(run, "start"), *events(run, "resume")]
     assert len(started) == 1

@@ -113,8 +113,8 @@ def test_another_torch_on_one_worker_is_named(launch: Launch) -> None:
 
 def test_another_clock_and_device_are_warnings(launch: Launch) -> None:
     change = (
-        "import time; from hvdtrain.train import agreement; now = time.time; time.time = lambda: now() - 60;"
-        ' agreement.device_name = lambda _: "a slow one"'
+        "import time; from hvdtrain.train import alike; now = time.time; time.time = lambda: now() - 60;"
+        ' alike.device_name = lambda _: "a slow one"'
     )
     code, output, _ = started(launch, "mpirun", change, "other-clock")
     assert code == 0, output
