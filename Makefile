@@ -29,7 +29,8 @@ test: setup test-setup lint ## all checks and all tests: what CI runs
 
 .PHONY: soak
 soak: setup test-setup ## every fault that is foreseen, many times: what was tried, survived and lost; half an hour
-	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py
+	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py \
+	    tests/multiproc/test_preempt.py::test_again_and_again_by_any_signal_to_anybody
 
 .PHONY: test-setup
 test-setup:
