@@ -1,7 +1,6 @@
 """What a job of a real Slurm is ended by, and what comes of it: it comes back by itself, to the undisturbed weights."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +102,8 @@ def test_scontrol_requeue_and_a_lost_node_bring_it_back(slurm: Slurm, undisturbe
     slurm.until("some steps", lambda: len(events(run, "report")) > events(run, "resume")[0]["step"], run=run)
     slurm.ask("scontrol", "update", "nodename=n1", "state=down", "reason=test")
     slurm.until("its end on that node", lambda: slurm.state(run) != "RUNNING", run=run)
-    time.sleep(1)
-    slurm.ask("scontrol", "update", "nodename=n1", "state=resume")
+    back = ("scontrol", "update", "nodename=n1", "state=resume")
+    slurm.until("the node's return", lambda: slurm.run(*back).returncode == 0, run=run)
     comes_back(slurm, run, undisturbed, starts=3)
 
 
