@@ -27,7 +27,6 @@ def tell(run_dir: Path, code: int, message: str) -> None:
     line = " ".join(message.split())[:MOST_CHARACTERS]
     with suppress(OSError):
         temporary.write_text(f"{code} {line}\n", errors="replace")
-    with suppress(OSError):
         os.link(temporary, path)  # fails where there is one
     with suppress(OSError):
         temporary.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ PACKAGE = Path(hvdtrain.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS_BY_FLOOR = (
-    ("errors", "files", "log", "masking", "outcome", "provenance"),
+    ("errors", "files", "log", "masking", "outcome", "process", "provenance"),
     ("config", "events", "torchvision"),
     ("distributed",),
     ("data", "model", "optim", "metrics", "checkpoint"),

@@ -1,5 +1,7 @@
 """How a run ended, in one line."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -44,6 +46,20 @@ def test_a_new_run_forgets(tmp_path: Path) -> None:
 def test_something_else_is_no_outcome_or_one_without_words(text: str, tmp_path: Path) -> None:
     (tmp_path / "outcome").write_bytes(text.encode("latin-1"))
     assert outcome.read(tmp_path) == (Outcome(75, "") if text == "75" else None)
+
+
+def test_a_full_disk_leaves_none_that_is_empty(tmp_path: Path) -> None:
+    program = f"""
+import resource
+from pathlib import Path
+from hvdtrain import outcome
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+outcome.tell(Path({str(tmp_path)!r}), 5, "no room")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert [*tmp_path.iterdir()] == []
+    outcome.tell(tmp_path, 0, "finished")
+    assert outcome.read(tmp_path) == Outcome(0, "finished")
 
 
 def test_where_nothing_can_be_written_nothing_is_said(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def _fail(message: str, code: int, topology: Topology, *, everyones: bool = Fals
         lines = [f"hvdtrain: {who}{line}" for line in message.splitlines()]
         print("\n".join(lines), file=sys.stderr, flush=True)
     else:
-        time.sleep(PATIENCE_SECONDS)
+        time.sleep(2 * PATIENCE_SECONDS)
+        print(f"hvdtrain: rank {topology.rank}: {message}", file=sys.stderr, flush=True)  # rank 0 has no such failure
     if topology.size > 1:
         _leave(code)
     return code

@@ -46,9 +46,13 @@ class Agreement:
             clock: seconds, never going back.
         """
         self._comm, self._request, self._clock = comm, request, clock
-        self._last, self._points, self._next = clock(), 0, 1
+        self.afresh()
         self.signals: tuple[str, ...] = ()
         """What the workers were asked by, after the answer was yes."""
+
+    def afresh(self) -> None:
+        """Points of another kind begin, which may take longer: agree at the first of them."""
+        self._last, self._points, self._next = self._clock(), 0, 1
 
     def reached(self) -> bool:
         """To be called at every point, be it a step or a batch of an evaluation. Collective at some of them."""

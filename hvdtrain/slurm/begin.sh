@@ -12,6 +12,16 @@ if [[ -n $task ]]; then # each is a run of its own
     run=$run-$task
 fi
 mkdir -p "$run"
+# What is there now is of this job's own start before: submitting clears it. At its time limit Slurm may have been asked
+# for another start while the run was just about to end.
+if [[ ${SLURM_RESTART_COUNT:-0} -gt 0 && -s $run/outcome ]]; then
+    read -r outcome message <"$run/outcome"
+    case $outcome in
+        75 | 6 | 7) ;;
+        *) say "the run has ended already: $message (exit code $outcome)" && exit "$outcome" ;;
+    esac
+fi
+rm -f "$run/outcome"
 [[ -z $own_log ]] || exec >>"$run/slurm-$id.out" 2>&1
 
 # Not every site gives batch scripts its modules.

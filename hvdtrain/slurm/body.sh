@@ -6,7 +6,9 @@
 [[ -z $task ]] || worker+=(--run.name="$name-$task" --seed="$((seed + task))")
 say "job ${id:-of this machine} on ${SLURM_JOB_NODELIST:-$HOSTNAME}, start $((${SLURM_RESTART_COUNT:-0} + 1)), run $run"
 
-rm -f "$run/outcome"
+# How far the run's record has come; what never begins, whatever the reason, is not begun for ever.
+recorded() { stat --format='%s %Y' "$run/events.jsonl" 2>/dev/null; }
+before=$(recorded)
 if [[ -n $warned ]]; then
     echo "75 warned before the workers had begun" >"$run/outcome"
     launched=''
@@ -50,6 +52,13 @@ case $outcome in
         esac
         outcome=1
         say "the workers have ended without a word (exit code $code of ${launcher[0]})"
+        if [[ $(recorded) == "$before" ]]; then
+            printf x >>"$run/.not-begun"
+            if (($(stat --format=%s "$run/.not-begun") >= 3)); then
+                say "not requeued: it ended three times before it had begun"
+                exit 1
+            fi
+        fi
         ;;
 esac
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hvdtrain import outcome
-from hvdtrain.errors import ConfigError
+from hvdtrain.errors import ConfigError, EnvironmentFault
 from hvdtrain.outcome import Outcome
 from hvdtrain.slurm import client, local, record
 from hvdtrain.slurm.client import Away, Standing
@@ -16,6 +16,7 @@ from hvdtrain.slurm.record import Submission
 
 CANCELLED_CODE = 130
 NO_WORD_CODE = 1
+LATE_SECONDS = 10.0
 OFTEN_SECONDS = 2.0  # between two questions about a job that is waited for
 
 
@@ -50,11 +51,23 @@ class Job:
     @property
     def exit_code(self) -> int:
         """Of `hvdtrain wait`: 0 finished; the run's own where it said one; 130 cancelled; 1 ended without a word."""
-        if self.outcome and self.outcome.code == 0:
-            return 0
+        if (self.outcome and self.outcome.code == 0) or self.state == "COMPLETED":
+            return 0  # its script ends so only where the run is over, be the outcome not to be seen yet
         if self.state == "CANCELLED":
             return CANCELLED_CODE
         return self.outcome.code if self.outcome else NO_WORD_CODE
+
+
+def must_be_over(job: Job) -> None:
+    """
+    Raises:
+        ConfigError: it is going on.
+        EnvironmentFault: nobody knows.
+    """
+    if job.away:
+        raise EnvironmentFault(f"{job.run_dir}: whether job {job.id} is over cannot be known: {job.away}")
+    if job.live and job.state != "UNKNOWN":
+        raise ConfigError(f"{job.run_dir}: job {job.id} is {job.state}", remedy=f"hvdtrain status {job.run_dir}")
 
 
 def of(run_dir: Path) -> Job | None:
@@ -150,6 +163,10 @@ def wait(run_dir: Path) -> Job | None:
         if job.state == "UNKNOWN" and not job.away:
             return job
         time.sleep(OFTEN_SECONDS if job.submission.kind == "slurm" else 0.2)
+    deadline = time.monotonic() + LATE_SECONDS
+    while job and job.state not in ("COMPLETED", "CANCELLED") and not job.outcome and time.monotonic() < deadline:
+        time.sleep(1)  # a shared file system may show the outcome late
+        job = of(run_dir)
     return job
 
 
@@ -160,9 +177,13 @@ def cancel(run_dir: Path, *, patience_seconds: float = 120.0) -> Job | None:
     """
     deadline = time.monotonic() + patience_seconds
     while (job := of(run_dir)) and job.live:
+        if job.submission.kind == "local" and job.submission.host != platform.node():
+            raise EnvironmentFault(
+                f"{run_dir}: job {job.id} is one of {job.submission.host}", remedy=f"there: hvdtrain cancel {run_dir}"
+            )
         (run_dir / record.CANCELLED).touch()
         if job.submission.kind == "local":
-            if job.submission.host != platform.node() or not local.end(pid(job.submission), job.submission.born):
+            if not local.end(pid(job.submission), job.submission.born):
                 return job
             continue
         if job.away or job.state == "UNKNOWN" or time.monotonic() > deadline:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from hvdtrain.errors import EnvironmentFault
+from hvdtrain.process import born
 
 LEAVE_SECONDS = 30.0  # that a run has to save and leave before it is killed
 KILL_SECONDS = 10.0
@@ -43,15 +44,6 @@ def start(script: Path, *, output: Path) -> tuple[int, float]:
         raise EnvironmentFault(f"{error.filename}: {error.strerror}", remedy=f"ls -ld {output.parent}") from None
     process.returncode = 0  # it is not waited for: whoever comes later asks by its id
     return process.pid, born(process.pid)
-
-
-def born(pid: int) -> float:
-    """When a process began, seconds since this machine did: no clock that is set changes it. 0: there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, IndexError, ValueError):
-        return 0.0
 
 
 def find(pid: int, began: float) -> psutil.Process | None:

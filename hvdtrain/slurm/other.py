@@ -97,12 +97,11 @@ def submit(config: Config, batch: str, *, command: Sequence[str]) -> list[Path]:
     """
     folder = config.run_dir
     job = jobs.of(folder)
-    if job and job.live and job.state != "UNKNOWN":
-        raise ConfigError(f"{folder}: job {job.id} is {job.state}", remedy=f"hvdtrain status {folder}")
-    record.write(folder / record.CONFIG, to_yaml(config))
-    record.write(folder / record.SCRIPT, batch)
-    record.clear(folder)
-    number = client.submit(folder / record.SCRIPT, folder=folder)
+    if job:
+        jobs.must_be_over(job)
+    with record.unless_refused(folder, config=to_yaml(config), script=batch):
+        record.clear(folder)
+        number = client.submit(folder / record.SCRIPT, folder=folder)
     record.add(folder, record.submitted("slurm", number, command, output=f"slurm-{number}.out"))
     return [folder]
 

@@ -15,18 +15,20 @@ cancelled        there from `hvdtrain cancel` until the run is submitted again: 
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hvdtrain import outcome
-from hvdtrain.errors import EnvironmentFault
+from hvdtrain.errors import EnvironmentFault, HvdtrainError
 from hvdtrain.events import Tail, records
 from hvdtrain.files import pretty_json, write_whole
 from hvdtrain.masking import masked_command
 
 CONFIG, SCRIPT, JOBS, CANCELLED = "submitted.yaml", "job.sbatch", "job.json", "cancelled"
+NOT_BEGUN = ".not-begun"  # as many bytes as starts ended without a word before their first event
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,32 @@ def write(path: Path, text: str) -> None:
         ) from None
 
 
+@contextmanager
+def unless_refused(run_dir: Path, *, config: str, script: str) -> Iterator[None]:
+    """Both files are there within, for a job may begin at once; if it is refused they are what they were before.
+
+    Raises:
+        EnvironmentFault: one cannot be written.
+    """
+    files = (run_dir / CONFIG, run_dir / SCRIPT)
+    before = [file.read_text() if file.is_file() else None for file in files]
+    try:
+        for file, text in zip(files, (config, script), strict=True):
+            write(file, text)
+        yield
+    except HvdtrainError:
+        for file, earlier in zip(files, before, strict=True):
+            if earlier is not None:
+                write(file, earlier)
+        raise
+
+
 def clear(run_dir: Path) -> None:
     """Forget how the last job ended: the next one is to begin. The folder has to be there before, for sbatch makes none
     for its output."""
     run_dir.mkdir(exist_ok=True)
-    (run_dir / CANCELLED).unlink(missing_ok=True)
+    for stale in (CANCELLED, NOT_BEGUN):
+        (run_dir / stale).unlink(missing_ok=True)
     outcome.forget(run_dir)
 
 

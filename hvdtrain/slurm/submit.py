@@ -72,18 +72,16 @@ def submit(config: Config, *, command: Sequence[str], on_this_machine: bool = Fa
     runs = [folder.with_name(f"{folder.name}-{task}") for task in tasks] or [folder]
     batch = text(config, on_this_machine=on_this_machine)
     for job in jobs.every(runs):
-        if job.live and job.state != "UNKNOWN":
-            raise ConfigError(f"{job.run_dir}: job {job.id} is {job.state}", remedy=f"hvdtrain status {job.run_dir}")
+        jobs.must_be_over(job)
     for run_dir in runs:
         if not again and record.finished(run_dir):
             raise ConfigError(f"{run_dir} holds a finished run", remedy="another --run.name, or hvdtrain resume")
-    record.write(folder / record.CONFIG, to_yaml(config))
-    record.write(folder / record.SCRIPT, batch)
-    for run_dir in runs:
-        record.clear(run_dir)
-    if on_this_machine:
-        _start(folder, command)
-    else:
+    with record.unless_refused(folder, config=to_yaml(config), script=batch):
+        for run_dir in runs:
+            record.clear(run_dir)
+        if on_this_machine:
+            _start(folder, command)
+            return runs
         job_id = client.submit(folder / record.SCRIPT, folder=folder)
         for run_dir, name in zip(runs, [f"{job_id}_{task}" for task in tasks] or [job_id], strict=True):
             record.add(run_dir, record.submitted("slurm", name, command, output=f"slurm-{name}.out"))

@@ -16,10 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
-
 from hvdtrain.errors import EnvironmentFault
 from hvdtrain.log import duration, logger
+from hvdtrain.process import born
 
 NAME = ".owner.json"
 BEAT_SECONDS = 4.0
@@ -31,27 +30,24 @@ LOOK_SECONDS = 0.5
 class Owner:
     host: str
     pid: int
-    began: float
-    """When the process did, by its host's clock: the number may be another process's by now."""
+    born: float
+    """When the process began, see hvdtrain.process."""
     job: str
     """Of Slurm; empty without it."""
+    restarts: str
+    """How often Slurm had requeued that job."""
     token: str
 
     @classmethod
     def me(cls) -> "Owner":
-        job = os.environ.get("SLURM_JOB_ID", "")
-        return cls(platform.node(), os.getpid(), psutil.Process().create_time(), job, secrets.token_hex(8))
+        job, restarts = (os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"))
+        return cls(platform.node(), os.getpid(), born(os.getpid()), job, restarts, secrets.token_hex(8))
 
     def is_gone(self, me: "Owner") -> bool:
         """Known to be; else it may live."""
-        if self.job and self.job == me.job:  # the job was requeued, so what it was before has ended
-            return True
-        if self.host != me.host:
-            return False
-        try:
-            return bool(psutil.Process(self.pid).create_time() != self.began)
-        except psutil.NoSuchProcess:
-            return True
+        if self.host == me.host:
+            return born(self.pid) != self.born
+        return bool(self.job) and self.job == me.job and self.restarts != me.restarts  # what it was before has ended
 
     def __str__(self) -> str:
         job = f"job {self.job}, " if self.job else ""
@@ -69,7 +65,7 @@ def held(run_dir: Path) -> Iterator[None]:
     path, me = run_dir / NAME, Owner.me()
     _acquire(path, me)
     over = threading.Event()
-    thread = threading.Thread(target=_beat, args=(path, over), name="owner", daemon=True)
+    thread = threading.Thread(target=_beat, args=(path, me, over), name="owner", daemon=True)
     thread.start()
     try:
         yield
@@ -139,7 +135,13 @@ def _touched(path: Path) -> int | None:
         return None
 
 
-def _beat(path: Path, over: threading.Event) -> None:
+def _beat(path: Path, me: Owner, over: threading.Event) -> None:
+    """Slurm may take a node for lost, and start its job elsewhere, while the workers there go on: who finds that the
+    directory is another's leaves at once, and without a word in it."""
     while not over.wait(BEAT_SECONDS):
+        owner = _read(path)
+        if owner is not None and owner.token != me.token:
+            os.write(2, f"hvdtrain: {path.parent} was taken over by {owner}; leaving it\n".encode())
+            os._exit(EnvironmentFault.exit_code)
         with suppress(OSError):
             os.utime(path)

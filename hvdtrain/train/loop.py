@@ -7,7 +7,7 @@ is decided by counts of steps and images, never by a clock.
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -71,7 +71,8 @@ def train(
     if agreement.now():
         raise Preempted("before the first step")
     if _evaluation_is_missing(cadence, parts):
-        result = evaluate_and_record(parts, comm, record, leave=agreement.reached)
+        result = evaluate_and_record(parts, comm, record, agreement)
+    agreement.afresh()
     parts.clock.restart()
     while not parts.over:
         epoch_before, lr = parts.epoch, parts.schedule(parts.epoch)
@@ -93,7 +94,7 @@ def train(
             with parts.clock.spent_on("pause"):
                 if evaluate_due:
                     try:
-                        result = evaluate_and_record(parts, comm, record, leave=agreement.reached)
+                        result = evaluate_and_record(parts, comm, record, agreement)
                     except Preempted:
                         leaving = True
                 with record.activity.doing("saving"):
@@ -177,22 +178,27 @@ def naming_what_fits(parts: Parts, comm: Comm) -> Iterator[None]:
         ) from None
 
 
-def evaluate_and_record(parts: Parts, comm: Comm, record: Record, *, leave: Callable[[], bool]) -> Evaluation:
+def evaluate_and_record(parts: Parts, comm: Comm, record: Record, agreement: Agreement) -> Evaluation:
     """The result of the weights themselves; that of their average is recorded beside it.
 
     Raises:
-        Preempted: `leave`, asked between batches, said so; nothing is recorded.
+        Preempted: between two batches the workers agreed to leave; nothing is recorded.
     """
     began = time.perf_counter()
+    agreement.afresh()
     with record.activity.doing("evaluation"):
-        result = evaluate(parts.state.model, parts.data.validation(), parts.arithmetic, comm, leave=leave)
-        averaged = None
+        result, averaged = _evaluated(parts.state.model, parts, comm, agreement), None
         if parts.state.average:
-            averaged = evaluate(parts.state.average, parts.data.validation(), parts.arithmetic, comm, leave=leave)
+            averaged = _evaluated(parts.state.average, parts, comm, agreement)
         parts.state.judged(max(result.top1, averaged.top1) if averaged else result.top1)
         record.evaluated(parts.state, result, averaged, time.perf_counter() - began)
         share_quarantine(parts, record)
+    agreement.afresh()
     return result
+
+
+def _evaluated(model: torch.nn.Module, parts: Parts, comm: Comm, agreement: Agreement) -> Evaluation:
+    return evaluate(model, parts.data.validation(), parts.arithmetic, comm, leave=agreement.reached)
 
 
 def share_quarantine(parts: Parts, record: Record) -> None:

@@ -45,10 +45,11 @@ def going_on(config: Config, *, workers: int, global_batch: int) -> Config:
         return config
     if global_batch % (workers * n):
         fit = [str(k) for k in range(1, global_batch // n + 1) if global_batch % (k * n) == 0]
+        some = f"resume it on {', '.join(fit[:-1])}{' or ' * (len(fit) > 1)}{fit[-1]} workers" if fit else ""
         raise ConfigError(
             f"{workers} workers of data.batch_size = {n}: expected a number that shares the run's minibatch of"
             f" {global_batch} images evenly",
-            remedy=f"resume it on {', '.join(fit[:-1])}{' or ' * (len(fit) > 1)}{fit[-1]} workers",
+            remedy=some or f"a data.batch_size that divides {global_batch}",
         )
     return config.model_copy(update={"train": config.train.model_copy(update={"global_batch_size": global_batch})})
 

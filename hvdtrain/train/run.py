@@ -42,7 +42,8 @@ def run(config: Config, topology: Topology, request: StopRequest) -> None:
         Preempted: `request` came to one of the workers; all is saved.
     """
     began = time.perf_counter()
-    recipe.schedule(config, recipe.global_batch(config, topology.size))  # what cannot be is refused before the start
+    if config.resume == "never":  # what cannot be is refused before the start; a run that goes on keeps its minibatch
+        recipe.schedule(config, recipe.global_batch(config, topology.size))
     tuning = _tune(config)
     activity = Activity()
     comm: Comm = HorovodComm(topology, activity=activity) if topology.size > 1 else SoloComm()
@@ -98,9 +99,9 @@ def run(config: Config, topology: Topology, request: StopRequest) -> None:
             result = _train(config, parts, comm, meters, record, agreement=agreement, saving=saving)
             activity.phase = "the end"
             if result is None and config.evaluation.at_end:  # the run was over already: somebody asks again
-                result = evaluate_and_record(parts, comm, record, leave=agreement.reached)
+                result = evaluate_and_record(parts, comm, record, agreement)
         except Preempted as error:
-            raise _preempted(error, folder, agreement, parts, record, saving) from None
+            raise _preempted(error, folder, agreement, parts, comm, record, saving) from None
         if saving:
             record.saved(saving.finish())
             seconds = time.perf_counter() - began
@@ -183,7 +184,13 @@ def _train(
 
 
 def _preempted(
-    error: Preempted, run_dir: Path, agreement: Agreement, parts: Parts, record: Record, saving: Saving | None
+    error: Preempted,
+    run_dir: Path,
+    agreement: Agreement,
+    parts: Parts,
+    comm: Comm,
+    record: Record,
+    saving: Saving | None,
 ) -> Preempted:
     """What to leave with, once all is saved. Collective: launchers end everyone as soon as one has left."""
     record.activity.phase = "leaving"
@@ -194,6 +201,7 @@ def _preempted(
     left = Preempted(message, remedy="--resume auto goes on from there")
     if saving:
         outcome.tell(run_dir, left.exit_code, str(left))
+    comm.meet("all is saved")
     parts.data.close()
     return left
 

@@ -117,6 +117,8 @@ def network(digits: Path, tmp_path: Path) -> Iterator[Network]:
         for job in network.jobs:
             job.process.kill()
             job.process.wait()
+            if job.process.stdout:
+                job.process.stdout.close()
         network.end_processes(sshd=True)
         subprocess.run([HOSTS, "down", tmp_path / "hosts"], check=True)
 

@@ -67,6 +67,24 @@ def test_workers_agree_about_every_two_seconds(point_seconds: float, points: int
     assert points * point_seconds <= AGREE_SECONDS or points == 1
 
 
+def test_slow_points_after_many_fast_ones_do_not_wait_for_their_number() -> None:
+    """As steps of seconds after batches of an evaluation."""
+    now = 0.0
+    comm = Together([], [])
+    agreement = Agreement(comm, request(), clock=lambda: now)
+    for _ in range(300):
+        now += 0.01
+        agreement.reached()
+    agreement.afresh()
+    before = comm.asked
+    now += 4.0
+    agreement.reached()
+    assert comm.asked == before + 1
+    now += 4.0
+    agreement.reached()
+    assert comm.asked == before + 2
+
+
 @given(st.lists(st.integers(0, 100_000), min_size=2, max_size=8))
 def test_workers_of_any_speed_agree_at_the_same_points(milliseconds: list[int]) -> None:
     """Each has a clock of its own; what it counts by is everybody's."""

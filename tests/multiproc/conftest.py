@@ -120,6 +120,8 @@ def end(jobs: Iterable[Job]) -> None:
         if job.process.poll() is None:
             job.process.terminate()
             job.process.wait(timeout=30)
+        if job.process.stdout:
+            job.process.stdout.close()
 
 
 def command(launcher: str, ranks: int) -> list[str]:

@@ -111,7 +111,8 @@ def test_asked_before_its_first_step_it_leaves_without_a_checkpoint(
     in_start_up(job)
     processes = ranks(job) if job.events("start") else _workers(job)
     os.kill(processes[0], signal.SIGTERM)
-    preempted(job, launcher)
+    assert preempted(job, launcher).startswith("stopped before the first step by SIGTERM")
+    assert store.paths(job.folder / "checkpoints") == []
     goes_on(launch, launcher, name, wanted)
 
 

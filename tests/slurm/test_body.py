@@ -244,6 +244,37 @@ def test_it_is_requeued_so_often_and_no_more(job: Job) -> None:
     assert calls(job.bin, "scontrol") == []
 
 
+def test_what_never_begins_is_started_three_times(job: Job) -> None:
+    """Whatever ends it without a word: an mpirun that finds no slots, a node without the environment."""
+    job.workers("exit 1")
+    for start in range(3):
+        job.process = None
+        code, output = job.ends(**IN_SLURM, SLURM_RESTART_COUNT=str(start))
+        assert code != 0
+    assert "not requeued: it ended three times before it had begun" in output
+    assert len(calls(job.bin, "scontrol")) == 2
+
+
+def test_what_has_begun_is_no_such_start(job: Job) -> None:
+    job.workers('echo "{}" >>"$run/events.jsonl"; exit 1')
+    for start in range(4):
+        job.process = None
+        job.ends(**IN_SLURM, SLURM_RESTART_COUNT=str(start))
+    assert len(calls(job.bin, "scontrol")) == 4
+
+
+@pytest.mark.parametrize(("told", "code"), [("0 finished", 0), ("4 no images", 4)])
+def test_a_run_that_ended_while_slurm_was_asked_for_another_start_is_not_begun_again(
+    job: Job, told: str, code: int
+) -> None:
+    (job.run / "outcome").write_text(f"{told}\n")
+    ended, output = job.ends(**IN_SLURM, SLURM_RESTART_COUNT="1")
+    assert ended == code
+    assert "the run has ended already" in output
+    assert calls(job.bin, "hvdtrain") == []
+    assert (job.run / "outcome").read_text() == f"{told}\n"
+
+
 def test_a_requeue_that_slurm_refuses_is_asked_for_again(job: Job) -> None:
     job.slurm(
         state="RUNNING None",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hvdtrain.errors import ConfigError
+from hvdtrain.errors import ConfigError, EnvironmentFault
 from hvdtrain.slurm import jobs, local, record, text
 from tests.slurm.conftest import Answer, row
 from tests.slurm.fakes import calls
@@ -140,6 +140,18 @@ def test_a_local_job_of_another_host_is_not_judged_by_this_ones_processes(run: P
     record.add(run, there)
     found = job(run)
     assert (found.state, found.standing.reason) == ("UNKNOWN", "it is a job of elsewhere")
+
+
+def test_a_local_job_of_another_host_is_not_cancelled_from_here(run: Path) -> None:
+    record.add(run, record.submitted("local", "local-4711", [], output="job-1.out", host="elsewhere", born=1.0))
+    with pytest.raises(EnvironmentFault, match="is one of elsewhere → there: hvdtrain cancel"):
+        jobs.cancel(run)
+    assert not (run / "cancelled").exists()
+
+
+def test_a_completed_job_has_finished_though_its_outcome_cannot_be_seen_yet(run: Path, answers: Answer) -> None:
+    answers("squeue", row("7", "COMPLETED"))
+    assert job(run).exit_code == 0
 
 
 def test_a_local_job_that_was_killed_has_failed(run: Path) -> None:

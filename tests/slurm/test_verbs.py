@@ -90,6 +90,22 @@ def test_a_refusal_leaves_no_job_behind(runs: Path, answers: Answer, capsys: Out
     assert told(capsys, "jobs") == "no job of a run in runs\n"
 
 
+@pytest.mark.parametrize("command", ["squeue", "sbatch"])
+def test_where_nobody_knows_or_slurm_refuses_the_run_directory_stays_as_it_was(
+    command: str, runs: Path, answers: Answer, capsys: Output
+) -> None:
+    submit()
+    run = runs / "r50"
+    answers("squeue", row("4711", "CANCELLED"))
+    (run / "outcome").write_text("75 stopped\n")
+    before = {name: (run / name).read_bytes() for name in ("submitted.yaml", "job.sbatch", "job.json")}
+    answers(command, "echo 'error: Unable to contact slurm controller' >&2; exit 1")
+    capsys.readouterr()
+    said = told(capsys, "submit", "--config", "demo", "--run.name", "r50", "--seed", "9", code=3)
+    assert "Unable to contact slurm controller" in said
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
 def test_a_job_that_may_never_start_is_told(runs: Path, answers: Answer, capsys: Output) -> None:
     answers(
         "sbatch", "[[ $1 != --test-only ]] || { echo 'allocation failure: not so many nodes' >&2; exit 1; }; echo 1"

@@ -48,12 +48,13 @@ def test_the_second_is_refused_and_told_who_has_it(
 def test_a_requeued_job_takes_over_from_itself_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     leave_behind(tmp_path, replace(Owner.me(), host="elsewhere", token="other"))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     began = time.monotonic()
     with held(tmp_path):
         assert time.monotonic() - began < lock.WATCH_SECONDS / 2
 
 
-@pytest.mark.parametrize("change", [{"pid": 2**22 - 1}, {"began": 1.0}])
+@pytest.mark.parametrize("change", [{"pid": 2**22 - 1}, {"born": 1.0}])
 def test_a_process_of_this_host_that_has_gone_is_known_to_have(change: dict[str, float], tmp_path: Path) -> None:
     leave_behind(tmp_path, replace(Owner.me(), token="other", **change))  # type: ignore[arg-type]
     began = time.monotonic()
@@ -70,7 +71,8 @@ def test_what_nobody_keeps_young_is_taken_over(tmp_path: Path, quick: None) -> N
 def test_what_another_host_keeps_young_is_not(tmp_path: Path, quick: None) -> None:
     leave_behind(tmp_path, replace(Owner.me(), host="elsewhere", token="other"))
     over = threading.Event()
-    thread = threading.Thread(target=lock._beat, args=(tmp_path / NAME, over))
+    other = Owner(**json.loads((tmp_path / NAME).read_text()))
+    thread = threading.Thread(target=lock._beat, args=(tmp_path / NAME, other, over))
     thread.start()
     try:
         with pytest.raises(EnvironmentFault, match="on elsewhere"), held(tmp_path):
@@ -78,6 +80,36 @@ def test_what_another_host_keeps_young_is_not(tmp_path: Path, quick: None) -> No
     finally:
         over.set()
         thread.join()
+
+
+def test_a_second_step_of_the_same_job_is_refused(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with held(tmp_path), pytest.raises(EnvironmentFault, match="is in use by job 17"), held(tmp_path):
+        pass
+
+
+def test_who_has_lost_it_leaves_without_a_word(tmp_path: Path) -> None:
+    program = f"""
+import time
+from pathlib import Path
+from hvdtrain.train import lock
+lock.BEAT_SECONDS = 0.05
+with lock.held(Path({str(tmp_path)!r})):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "mine\n"
+    other = replace(Owner.me(), host="elsewhere", token="other")
+    (tmp_path / "new").write_text(json.dumps(asdict(other)))
+    (tmp_path / "new").rename(tmp_path / NAME)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == EnvironmentFault.exit_code
+    assert f"{tmp_path} was taken over by " in said
+    assert Owner(**json.loads((tmp_path / NAME).read_text())) == other
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 1}'])

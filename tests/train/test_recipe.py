@@ -211,3 +211,32 @@ def test_it_needs_no_torch() -> None:
     program = "import sys, hvdtrain.train.recipe; print(sorted({'torch', 'horovod', 'numpy'} & sys.modules.keys()))"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("k", "m"), [(8, 1), (4, 2), (2, 4), (1, 8)])
+def test_a_run_that_goes_on_keeps_its_minibatch_on_any_number_of_workers_that_can(k: int, m: int) -> None:
+    going_on = recipe.going_on(config(32, None), workers=k, global_batch=256)
+    assert recipe.micro_batches(going_on, k) == m
+    assert recipe.global_batch(going_on, k) == 256
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "remedy"),
+    [
+        (32, 3, "resume it on 1, 2, 4 or 8 workers"),
+        (32, 16, "resume it on 1, 2, 4 or 8 workers"),
+        (256, 2, "resume it on 1 workers"),
+        (24, 1, "a data.batch_size that divides 256"),
+    ],
+)
+def test_workers_that_cannot_share_the_minibatch_of_a_run_are_told_who_can(n: int, k: int, remedy: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        recipe.going_on(config(n, None), workers=k, global_batch=256)
+    assert "the run's minibatch of 256 images" in str(refusal.value)
+    assert str(refusal.value).endswith(f"→ {remedy}")
+
+
+def test_a_minibatch_that_was_set_or_is_not_known_is_left_to_the_configuration() -> None:
+    for kn, before in ((512, 256), (None, 0)):
+        given = config(32, kn)
+        assert recipe.going_on(given, workers=8, global_batch=before) is given
