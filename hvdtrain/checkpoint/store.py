@@ -28,7 +28,8 @@ class Latest:
 
 
 def save(folder: Path, tensors: dict[str, Any], manifest: Manifest) -> Path:
-    """Write one checkpoint into `folder`; returns its path, under which it is whole and durable.
+    """Write one checkpoint into `folder`; returns its path, under which it is whole and durable. One of the same images
+    is of the same state; it gives way only where this one knows an accuracy and that one did not.
 
     Raises:
         CheckpointError: it cannot be written; what was there before is as it was.
@@ -36,11 +37,16 @@ def save(folder: Path, tensors: dict[str, Any], manifest: Manifest) -> Path:
     path = folder / f"images-{manifest.images_seen:012}"
     try:
         if path.exists():
-            if _is_whole(path):  # the same images in the same run: the same state
+            there = _whole(path)
+            if there is None:
+                _put_aside(path)
+            elif there.top1 is not None or manifest.top1 is None:
                 return path
-            _put_aside(path)
         with folder_whole(path) as temporary:
             form.write(temporary, tensors, manifest)
+            if path.exists():
+                path.rename(_older(path))
+        shutil.rmtree(_older(path), ignore_errors=True)
     except (OSError, MemoryError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} cannot be saved: {_cause(error)}", remedy="make room, then --resume auto"
@@ -79,6 +85,9 @@ def latest(folder: Path) -> Latest:
         CheckpointError: there are some, but none is whole; or one may not be read, or has another schema.
     """
     broken: dict[Path, Broken] = {}
+    for path in folder.glob(f".{NAMES}.old"):  # its successor was to come in the very moment of a kill
+        if not (whole := path.with_name(path.name[1:].removesuffix(".old"))).exists():
+            path.rename(whole)
     for path in paths(folder):
         try:
             checkpoint = form.read(path)
@@ -124,16 +133,19 @@ def prune(folder: Path, keep: int) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what processes left half when they were killed. Only when no other process writes here."""
-    for left in folder.glob(f".{NAMES}.tmp"):
+    for left in (*folder.glob(f".{NAMES}.tmp"), *folder.glob(f".{NAMES}.old")):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _is_whole(path: Path) -> bool:
+def _whole(path: Path) -> Manifest | None:
     try:
-        form.read(path)
+        return form.read(path).manifest
     except CheckpointError:
-        return False
-    return True
+        return None
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def _cause(error: BaseException) -> str:

@@ -70,9 +70,11 @@ def train(
     comm.meet("first step")
     if agreement.now():
         raise Preempted("before the first step")
+    agreement.afresh()
     if _evaluation_is_missing(cadence, parts):
         result = evaluate_and_record(parts, comm, record, agreement)
-    agreement.afresh()
+        if saving:
+            saving.save(state)  # which knows its accuracy now
     parts.clock.restart()
     while not parts.over:
         epoch_before, lr = parts.epoch, parts.schedule(parts.epoch)

@@ -100,6 +100,8 @@ def run(config: Config, topology: Topology, request: StopRequest) -> None:
             activity.phase = "the end"
             if result is None and config.evaluation.at_end:  # the run was over already: somebody asks again
                 result = evaluate_and_record(parts, comm, record, agreement)
+                if saving:
+                    saving.save(parts.state)  # which knows its accuracy now
         except Preempted as error:
             raise _preempted(error, folder, agreement, parts, comm, record, saving) from None
         if saving:

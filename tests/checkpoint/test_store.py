@@ -80,6 +80,32 @@ def test_what_a_killed_process_left_half_is_swept_and_never_the_latest(tmp_path:
     assert list(tmp_path.iterdir()) == [whole]
 
 
+def test_the_same_images_give_way_only_to_news_of_their_accuracy(tmp_path: Path) -> None:
+    """As of an evaluation that a run was preempted in, and that was made up for when it came back."""
+    path = save(tmp_path, 10)
+    began = (path / "manifest.json").stat().st_ino
+    assert save(tmp_path, 10) == path
+    assert (path / "manifest.json").stat().st_ino == began
+    save(tmp_path, 10, top1=0.5)
+    assert form.read(path).manifest.top1 == 0.5
+    for top1 in (None, 0.25):
+        save(tmp_path, 10, top1=top1)
+        assert form.read(path).manifest.top1 == 0.5
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_that_was_giving_way_when_the_process_was_killed_is_there(tmp_path: Path) -> None:
+    path = save(tmp_path, 10)
+    path.rename(tmp_path / f".{path.name}.old")
+    found = store.latest(tmp_path).checkpoint
+    assert found
+    assert found.path == path
+    save(tmp_path, 20).rename(tmp_path / f".{path.name}.old")  # and one whose successor had come
+    store.latest(tmp_path)
+    store.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_one_that_may_not_be_read_is_not_taken_for_broken(tmp_path: Path) -> None:
     """Else a wrong umask would cost the newest state."""
