@@ -22,7 +22,7 @@ def select(comm: Comm) -> torch.device:
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = tuple(str(torch.cuda.get_device_properties(index).uuid) for index in range(count))
-    mine = Sight(os.uname().nodename, comm.local_rank, gpus, chosen="CUDA_VISIBLE_DEVICES" in os.environ)
+    mine = Gpus(os.uname().nodename, comm.local_rank, gpus, chosen="CUDA_VISIBLE_DEVICES" in os.environ)
     index = gpu(comm.gather(mine, "GPUs"), comm.rank)
     if index is None:
         return torch.device("cpu")
@@ -32,7 +32,7 @@ def select(comm: Comm) -> torch.device:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Gpus:
     """What a worker sees of its node's GPUs."""
 
     host: str
@@ -48,7 +48,7 @@ class Sight:
         return 0 if len(self.gpus) == 1 else self.local_rank
 
 
-def gpu(sights: Sequence[Sight], rank: int) -> int | None:
+def gpu(sights: Sequence[Gpus], rank: int) -> int | None:
     """Pure: the number of the GPU, among those that it sees, that this rank takes; None where nobody sees any.
 
     Two workers on one GPU are a mistake as a rule, half as fast and refused by NCCL. But where CUDA_VISIBLE_DEVICES
@@ -77,7 +77,7 @@ def gpu(sights: Sequence[Sight], rank: int) -> int | None:
     return sights[rank].own
 
 
-def _enough(host: str, workers: Sequence[Sight]) -> None:
+def _enough(host: str, workers: Sequence[Gpus]) -> None:
     taken = [worker.gpus[worker.own] for worker in workers if worker.own < len(worker.gpus)]
     if len(set(taken)) == len(workers):
         return

@@ -20,7 +20,8 @@ def in_job(job: JobConfig, *, mounts: Sequence[Path]) -> list[str]:
     Raises:
         ConfigError: pyxis is srun's, and mpirun knows nothing of it.
     """
-    where = on_nodes(job, job.nodes) if job.launcher == "mpirun" else []
+    each = workers_per_node(job)
+    where = ["-np", str(job.nodes * each), "--map-by", f"ppr:{each}:node"] if job.launcher == "mpirun" else []
     return [*program(job, mounts=mounts), *where, *container(job, mounts=mounts)]
 
 
@@ -38,14 +39,6 @@ def program(job: JobConfig, *, mounts: Sequence[Path]) -> list[str]:
             remedy="--job.launcher srun, or --job.container_runtime apptainer",
         )
     return ["hvdtrain", "launch", "mpirun", "--bind-to", "none"]
-
-
-def on_nodes(job: JobConfig, nodes: int) -> list[str]:
-    """The first so many nodes of the job, all workers of each."""
-    each = workers_per_node(job)
-    if job.launcher == "srun":
-        return [f"--nodes={nodes}", f"--ntasks={nodes * each}", f"--ntasks-per-node={each}"]
-    return ["-np", str(nodes * each), "--map-by", f"ppr:{each}:node"]
 
 
 def on_this_machine(job: JobConfig, *, mounts: Sequence[Path]) -> list[str]:

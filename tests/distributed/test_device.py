@@ -8,7 +8,7 @@ import torch
 
 from hvdtrain.distributed import device
 from hvdtrain.distributed.comm import SoloComm
-from hvdtrain.distributed.device import Sight
+from hvdtrain.distributed.device import Gpus
 from hvdtrain.errors import EnvironmentFault
 
 
@@ -52,8 +52,8 @@ def test_without_a_gpu_the_device_is_the_cpu(monkeypatch: pytest.MonkeyPatch) ->
     assert device.select(SoloComm()) == torch.device("cpu")
 
 
-def sight(local_rank: int, *gpus: str, host: str = "h1", chosen: bool = False) -> Sight:
-    return Sight(host, local_rank, gpus, chosen)
+def sight(local_rank: int, *gpus: str, host: str = "h1", chosen: bool = False) -> Gpus:
+    return Gpus(host, local_rank, gpus, chosen)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def sight(local_rank: int, *gpus: str, host: str = "h1", chosen: bool = False) -
     ],
 )
 def test_each_worker_takes_the_gpu_of_its_local_rank_or_the_only_one_it_sees(
-    sights: list[Sight], taken: list[int | None]
+    sights: list[Gpus], taken: list[int | None]
 ) -> None:
     assert [device.gpu(sights, rank) for rank in range(len(sights))] == taken
 
@@ -82,7 +82,7 @@ def test_each_worker_takes_the_gpu_of_its_local_rank_or_the_only_one_it_sees(
         ([sight(0, "a"), sight(0, host="h2")], "rank 1 on h2 sees no GPU, but others do"),
     ],
 )
-def test_too_few_gpus_are_an_error_on_every_rank(sights: list[Sight], message: str) -> None:
+def test_too_few_gpus_are_an_error_on_every_rank(sights: list[Gpus], message: str) -> None:
     for rank in range(len(sights)):
         with pytest.raises(EnvironmentFault, match=message) as refused:
             device.gpu(sights, rank)
