@@ -76,11 +76,11 @@ def goes_on(runs: Ready, folder: Path, undisturbed: Weights, *options: str) -> N
 
 
 def test_full_from_the_start(runs: Ready, undisturbed: Weights, trials: Trials, times: Times, tmp_path: Path) -> None:
-    """But for some pages, which the log, the trace, config.yaml, environment.json, the targets file and events.jsonl
-    take one after the other."""
+    """But for some pages, which the lock, the log, the trace, config.yaml, environment.json, the targets file and
+    events.jsonl take one after the other."""
     victims = []
     with trials("disk full but for n pages from the start, then resume") as tally:
-        for pages in range(times(6, 9)):
+        for pages in range(times(7, 10)):
             with tally.one(f"n = {pages}"), disk(tmp_path / str(pages), AMPLE) as space:
                 space.leave(pages * PAGE)
                 ended = runs.run(space.folder / "run", *RUN)
@@ -88,11 +88,12 @@ def test_full_from_the_start(runs: Ready, undisturbed: Weights, trials: Trials, 
                 victims.append(first_victim(ended))
                 space.empty()
                 goes_on(runs, ended.folder, undisturbed)
-    assert victims[:6] == FIRST
-    assert set(victims[6:]) <= {"run/events.jsonl", "run/quarantine.jsonl", "run/checkpoints"}
+    assert victims[:7] == FIRST
+    assert set(victims[7:]) <= {"run/events.jsonl", "run/quarantine.jsonl", "run/checkpoints"}
 
 
 FIRST = [
+    "run",
     "run/images/rank-0.csv",
     "run/config.yaml",
     "run/environment.json",
