@@ -17,6 +17,7 @@ pytestmark = pytest.mark.multiproc
 
 # Long enough to be in its midst when Slurm has decided: a time limit is a minute at least.
 RUN = ("--job.nodes=2", "--data.image_size=32", "--epochs=24", "--evaluation.every_epochs=4", "--checkpoint.keep=2")
+LONGER = (*RUN, "--epochs=50")
 LAUNCHERS = {"mpirun": (), "srun": ("--job.launcher=srun",)}
 
 
@@ -81,22 +82,23 @@ def test_preempted_it_comes_back(slurm: Slurm, undisturbed: dict[str, Any], laun
     comes_back(slurm, run, undisturbed)
 
 
-@pytest.mark.parametrize("warning", [45, 0])
-def test_at_its_time_limit_it_comes_back(slurm: Slurm, undisturbed: dict[str, Any], warning: int) -> None:
-    """Warned before, or killed by SIGTERM and SIGKILL five seconds later."""
-    run = slurm.submit(
-        *RUN, "--epochs=96", f"--job.warn_seconds={warning}", "--job.time_limit=1", name=f"limit-{warning}"
-    )
-    slurm.until("a checkpoint", lambda: saved(run), run=run)
-    slurm.until("the time limit", lambda: slurm.state(run) == "PENDING", run=run)
-    started = [*events(run, "start"), *events(run, "resume")]
-    assert len(started) == 1
-    assert bool(events(run, "preempted")) == (warning > 0)
-    slurm.until("its next start", lambda: len(events(run, "resume")) == 1, run=run)
-    assert events(run, "resume")[0]["step"] > 0
-    if warning:
-        assert events(run, "resume")[0]["step"] == events(run, "preempted")[0]["step"]
-    assert slurm.hvdtrain("cancel", run, seconds=120).returncode == 0
+@pytest.fixture(scope="module")
+def undisturbed_for_long(slurm_of_session: Slurm) -> dict[str, Any]:
+    run = slurm_of_session.submit(*LONGER, name="undisturbed-for-long")
+    assert slurm_of_session.hvdtrain("wait", run, seconds=400).returncode == 0, slurm_of_session.output(run)
+    return final(run)
+
+
+@pytest.mark.parametrize("warning", [15, 0])
+def test_at_its_time_limit_it_comes_back(slurm: Slurm, undisturbed_for_long: dict[str, Any], warning: int) -> None:
+    """Warned before, or killed by SIGTERM and SIGKILL five seconds later; as often as it takes."""
+    limit = (f"--job.warn_seconds={warning}", "--job.time_limit=1")
+    run = slurm.submit(*LONGER, *limit, name=f"limit-{warning}")
+    ended = slurm.hvdtrain("wait", run, seconds=600)
+    assert ended.returncode == 0, ended.stdout + ended.stderr + slurm.output(run)
+    assert slurm.state(run) == "COMPLETED"
+    assert slurm.job(run)["restarts"] == len(events(run, "resume")) > 0
+    assert final(run) == undisturbed_for_long, slurm.output(run)
 
 
 def test_scontrol_requeue_and_a_lost_node_bring_it_back(slurm: Slurm, undisturbed: dict[str, Any]) -> None:
