@@ -96,7 +96,8 @@ def test_at_its_time_limit_it_comes_back(slurm: Slurm, undisturbed_for_long: dic
     run = slurm.submit(*LONGER, *limit, name=f"limit-{warning}")
     ended = slurm.hvdtrain("wait", run, seconds=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr + slurm.output(run)
-    assert slurm.state(run) == "COMPLETED"
+    # It may do its last steps in the seconds between SIGTERM and SIGKILL; to Slurm it has then reached its limit.
+    assert slurm.state(run) in ("COMPLETED", "TIMEOUT")
     assert slurm.job(run)["restarts"] == len(events(run, "resume")) > 0
     assert final(run) == undisturbed_for_long, slurm.output(run)
 

@@ -72,7 +72,8 @@ def test_a_run_uses_what_its_config_promises(undisturbed: Job, digits: Path) -> 
 
 
 def test_stopped_on_two_ranks_and_continued_on_three_it_uses_the_same_images(launch: Launch, undisturbed: Job) -> None:
-    options = (*EPOCHS, "--checkpoint.every_epochs=0.5")
+    micro_batches = ("--data.batch_size=2", "--train.global_batch_size=12")  # three of each worker, then two
+    options = (*EPOCHS, *micro_batches, "--checkpoint.every_epochs=0.5")
     victim = launch("mpirun", 2, *options, name="images-stopped")
     victim.until(
         "a checkpoint in mid-epoch and some steps",
@@ -84,7 +85,6 @@ def test_stopped_on_two_ranks_and_continued_on_three_it_uses_the_same_images(lau
     stopped, last = victim.events("checkpoint")[-1]["images_seen"], victim.events("report")[-1]["images_seen"]
     assert 0 < stopped < last < TOTAL
     assert stopped % 1433 != 0
-    assert (TOTAL - stopped) % 12 == 0
 
     resumed = launch("mpirun", 3, *options, "--resume=auto", name="images-stopped").finish()
     assert resumed.events("resume")[-1]["images_seen"] == stopped
@@ -101,7 +101,7 @@ def test_evaluation_on_three_ranks_equals_evaluation_on_one_exactly(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     (tmp_path / "train").symlink_to(digits / "train")
-    options = ("--max_steps=60", "--data.batch_size=16", "--evaluation.batch_size=16")
+    options = ("--max_steps=60", "--data.batch_size=5", "--train.global_batch_size=15", "--evaluation.batch_size=16")
     one_thread = {"OMP_NUM_THREADS": "1"}
     alone = launch("none", 1, *options, name="evaluation-1", data=tmp_path, **one_thread).finish()
     (checkpoint,) = (alone.folder / "checkpoints").iterdir()
@@ -168,7 +168,7 @@ def test_what_breaks_on_the_way_is_left_out_by_all_and_everything_else_is_seen(
     assert job.events("evaluate")[-1]["images"] == 363
     assert job.events("report")[-1]["images_seen"] == TOTAL
 
-    again = launch("mpirun", 3, *EPOCHS, "--resume=auto", name="images-broken", data=folder)
+    again = launch("mpirun", 1, *EPOCHS, "--resume=auto", name="images-broken", data=folder)
     code, output = again.wait()
     assert code == 0, output
     assert "4 of 1433 train images cannot be decoded and are left out" in output
