@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS_BY_FLOOR = (
     ("errors", "files", "log", "masking", "outcome", "process", "provenance"),
-    ("config", "events", "torchvision"),
+    ("config", "events", "figures", "torchvision"),
     ("distributed",),
     ("data", "model", "optim", "metrics", "checkpoint"),
     ("train",),

@@ -1,7 +1,5 @@
-"""What all figures share: their size and style, their axis of time, and how they become PNG. matplotlib is imported
-where it draws."""
+"""What the figures of a run share: their axis of time, its bins and its pauses."""
 
-import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,45 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hvdtrain.report.palette import GRID, PALE
+from hvdtrain.figures import PALE
 from hvdtrain.report.pauses import spans
 from hvdtrain.report.records import Run, Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDTH, DPI = 9.0, 150
 MOST_BINS = 160  # of a picture's width: more are not seen apart
 NAME = 24  # characters of a run in a legend
 FEW = 120  # pauses, beyond which they would be a grey fog
 
 Numbers = NDArray[np.float64]
-
-
-def figure(height: float) -> "Figure":
-    """
-    Args:
-        height: inches.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def png(figure: "Figure", *, grid: bool = True) -> bytes:
-    for axes in figure.axes:
-        if axes.get_label() != "<colorbar>":
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.set_axisbelow(True)
-            if grid:
-                axes.grid(axis="y", color=GRID, linewidth=0.8)
-    written = io.BytesIO()
-    figure.savefig(written, format="png")
-    return written.getvalue()
 
 
 @dataclass(frozen=True)

@@ -23,20 +23,3 @@ LOOKS = {
     "communication": Look("#0072B2", "....", "▓", "blue"),
     "rest": Look("#999999", "", "░", "bright_black"),
 }
-
-INK, PALE, GRID = "#222222", "#6b6b6b", "#e4e4e4"
-
-LineStyle = str | tuple[int, tuple[int, ...]]
-_RUNS: tuple[tuple[str, LineStyle], ...] = (
-    ("#0072B2", "-"),
-    ("#D55E00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-    ("#E69F00", (0, (6, 1, 1, 1, 1, 1))),
-    ("#000000", (0, (1, 3))),
-)
-
-
-def run_looks(count: int) -> list[tuple[str, LineStyle]]:
-    """Colour and line of each of several runs in one picture; from the seventh on they come again."""
-    return [_RUNS[i % len(_RUNS)] for i in range(count)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hvdtrain.figures import INK, PALE, figure, png, run_looks
 from hvdtrain.metrics.breakdown import PARTS
 from hvdtrain.metrics.efficiency import CAUSES
 from hvdtrain.report.canvas import (
@@ -14,13 +15,11 @@ from hvdtrain.report.canvas import (
     Numbers,
     begin_of,
     bins,
-    figure,
     legend_beside,
     mark_pauses,
-    png,
     short,
 )
-from hvdtrain.report.palette import INK, LOOKS, PALE, run_looks
+from hvdtrain.report.palette import LOOKS
 from hvdtrain.report.records import Run, Window
 from hvdtrain.report.study import Study
 from hvdtrain.report.units import tenths

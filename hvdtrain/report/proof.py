@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hvdtrain.report.canvas import figure, png, short
-from hvdtrain.report.palette import INK, PALE, run_looks
+from hvdtrain.figures import INK, PALE, figure, png, run_looks
+from hvdtrain.report.canvas import short
 from hvdtrain.report.scaling import WANTED, Point, Scaling
 
 if TYPE_CHECKING:
