@@ -1,7 +1,7 @@
 """Contenders that live in processes of their own: all started and warmed up, and stopped while another has its turn.
 
-The bench's own process listens on loopback; each process that it starts connects, says that it is warm, and then does
-what it is told until the connection ends.
+The bench's own process listens on loopback; each process that it starts connects, and does what it
+is told until the connection ends.
 """
 
 import os
@@ -11,19 +11,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Literal
 
-from hvdtrain.distributed import launch
+from hvdtrain.distributed import allocator, launch
 from hvdtrain.errors import HvdtrainError
 
 ADDRESS, KEY = "HVDTRAIN_BENCH_PORT", "HVDTRAIN_BENCH_KEY"
 START_SECONDS = 180.0
-WARM_UP = 3  # turns of one repetition each
+WARM_UP = 3  # repetitions
 
 Run = Callable[[int], None]
 """Does so many repetitions and returns when the device has done them."""
+Over = Callable[[], int]
+"""For a contender whose loop goes on from turn to turn: ends its turn, and returns the repetitions of the next one."""
 
 
 class Group:
@@ -31,6 +34,7 @@ class Group:
 
     def __init__(
         self,
+        names: Sequence[str],
         module: str,
         arguments: Sequence[str],
         listener: "Listening",
@@ -43,6 +47,7 @@ class Group:
     ) -> None:
         """
         Args:
+            names: of the contenders.
             module: what each process runs, `python -m`; it calls `serve`.
             how: under mpirun; with the variables by which torch.distributed finds its peers; or not knowing of each
                 other.
@@ -52,8 +57,9 @@ class Group:
         Raises:
             HvdtrainError: they have ended before they were warm.
         """
-        environment = {**launch.variables(threads), **listener.variables, **(variables or {})}
-        environment |= {"MKL_NUM_THREADS": str(threads), "OMPI_MCA_mpi_yield_when_idle": "1"}
+        environment = {**allocator.wanted(os.environ), **launch.variables(threads), **listener.variables}
+        environment |= variables or {}
+        environment["MKL_NUM_THREADS"] = str(threads)
         command = [sys.executable, "-m", module, *arguments]
         if how == "mpirun":
             mpirun = [launch.program("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(workers)]
@@ -67,14 +73,12 @@ class Group:
             self._pids: list[int] = [connection.recv() for connection in self._workers]
             for pid, mine in zip(self._pids, cores or (), strict=False):
                 bind(pid, mine)
-            for connection in self._workers:
-                connection.send("warm up")
-            for connection in self._workers:
-                connection.recv()
         except (EOFError, HvdtrainError) as error:
             self._kill()
             raise HvdtrainError(f"{module} {' '.join(arguments)} ended before its first turn") from error
         self._signal(signal.SIGSTOP)
+        for name in names:
+            self.seconds(name, WARM_UP)
 
     def seconds(self, name: str, repetitions: int) -> float:
         """From the first one's begin to the last one's end."""
@@ -148,22 +152,35 @@ def listening() -> Iterator[Listening]:
         found.close()
 
 
-def serve(contenders: Mapping[str, Callable[[], Run]]) -> None:
-    """In a process of a group: make the contenders, warm them up, and run whichever is told, to the end."""
+def serve(contenders: Mapping[str, Callable[[Over], Run]]) -> None:
+    """In a process of a group: make the contenders and run whichever is told, until the connection ends."""
     port, key = int(os.environ[ADDRESS]), bytes.fromhex(os.environ[KEY])
     connection = Client(("127.0.0.1", port), authkey=key)
     connection.send(os.getpid())
-    connection.recv()
-    runs = {name: make() for name, make in contenders.items()}
-    for run in runs.values():
-        run(WARM_UP)
-    connection.send("warm")
-    while True:
+    runs: dict[str, Run] = {}
+    begin = 0.0
+
+    def next_turn() -> tuple[str, int]:
+        nonlocal begin
         try:
             name, repetitions = connection.recv()
         except EOFError:
-            return
+            raise SystemExit from None
         begin = time.perf_counter()  # one clock for all processes of a machine
+        return name, repetitions
+
+    def over(own: str) -> int:
+        connection.send((begin, time.perf_counter()))
+        while True:
+            name, repetitions = next_turn()
+            if name == own:
+                return repetitions
+            runs[name](repetitions)
+            connection.send((begin, time.perf_counter()))
+
+    runs |= {name: make(partial(over, name)) for name, make in contenders.items()}
+    while True:
+        name, repetitions = next_turn()
         runs[name](repetitions)
         connection.send((begin, time.perf_counter()))
 

@@ -14,6 +14,7 @@ from hvdtrain import __version__
 from hvdtrain.cli import data, jobs, machine, measure, run, watch
 from hvdtrain.cli.verbs import Verb
 from hvdtrain.config.load import Parser
+from hvdtrain.distributed import allocator
 from hvdtrain.distributed.topology import Topology, from_environment
 from hvdtrain.errors import INTERRUPTED, EnvironmentFault, HvdtrainError, PeerLost
 from hvdtrain.log import logger
@@ -25,6 +26,8 @@ PATIENCE_SECONDS = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the process's exit code. Under a launcher a failure does not return: see `_leave`."""
+    if arguments is None and sys.argv[1:2] == ["train"]:
+        allocator.begin_again()
     topology = Topology(rank=0, size=1, local_rank=0, launcher="none")
     try:
         topology = from_environment(os.environ)

@@ -31,6 +31,7 @@ class StopRequest:
         """From now on, for good: a worker that leaves must not be killed by a second signal on its way."""
         for number in SIGNALS:
             signal.signal(number, self._ask)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back while the program began: allocator.py
         return self
 
     def _ask(self, number: int, _: FrameType | None) -> None:

@@ -17,7 +17,7 @@ from hvdtrain.provenance import processor
 from hvdtrain.train.data import Machine
 
 # Variables of these families decide how a run behaves.
-FAMILIES = ("HOROVOD_", "OMPI_MCA_", "NCCL_", "OMP_", "MKL_", "CUDA_", "SLURM_", "UCX_")
+FAMILIES = ("HOROVOD_", "OMPI_MCA_", "NCCL_", "OMP_", "MKL_", "CUDA_", "SLURM_", "UCX_", "GLIBC_", "MALLOC_")
 
 
 def describe(
