@@ -10,10 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hvdtrain.distributed import launch
 from hvdtrain.errors import HvdtrainError
@@ -22,8 +22,8 @@ ADDRESS, KEY = "HVDTRAIN_BENCH_PORT", "HVDTRAIN_BENCH_KEY"
 START_SECONDS = 180.0
 WARM_UP = 3  # turns of one repetition each
 
-Run = Callable[[int], None]
-"""Does so many repetitions and returns when the device has done them."""
+Run = Callable[[int], Any]
+"""Does so many repetitions and returns when the device has done them; what it returns is told to the bench."""
 
 
 class Group:
@@ -71,25 +71,48 @@ class Group:
                 connection.send("warm up")
             for connection in self._workers:
                 connection.recv()
-        except (EOFError, HvdtrainError) as error:
+        except (EOFError, OSError, HvdtrainError) as error:
             self._kill()
             raise HvdtrainError(f"{module} {' '.join(arguments)} ended before its first turn") from error
         self._signal(signal.SIGSTOP)
 
+    def __enter__(self) -> "Group":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def seconds(self, name: str, repetitions: int) -> float:
-        """From the first one's begin to the last one's end."""
-        self._signal(signal.SIGCONT)
-        for connection in self._workers:
-            connection.send((name, repetitions))
+        """From the first one's begin to the last one's end.
+
+        Raises:
+            HvdtrainError: a process has ended.
+        """
+        answers = self._turn(name, repetitions)
+        return float(max(end for _, end, _ in answers) - min(begin for begin, _, _ in answers))
+
+    def told(self, name: str, repetitions: int) -> list[Any]:
+        """What the contender returned, of each process.
+
+        Raises:
+            HvdtrainError: a process has ended.
+        """
+        return [value for _, _, value in self._turn(name, repetitions)]
+
+    def _turn(self, name: str, repetitions: int) -> list[tuple[float, float, Any]]:
         try:
-            spans = [connection.recv() for connection in self._workers]
-        except EOFError as error:
-            raise HvdtrainError(f"a process of {name} ended in its turn") from error
-        self._signal(signal.SIGSTOP)
-        return float(max(end for _, end in spans) - min(begin for begin, _ in spans))
+            self._signal(signal.SIGCONT)
+            for connection in self._workers:
+                connection.send((name, repetitions))
+            answers = [connection.recv() for connection in self._workers]
+            self._signal(signal.SIGSTOP)
+        except (EOFError, OSError) as error:
+            raise HvdtrainError(f"{name}: one of its processes ended in its turn; above is what it printed") from error
+        return answers
 
     def end(self) -> None:
-        self._signal(signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            self._signal(signal.SIGCONT)
         for connection in self._workers:
             connection.close()
         try:
@@ -104,8 +127,9 @@ class Group:
             process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        for pid in self._pids:
-            os.kill(pid, number)
+        gone = [pid for pid in self._pids if not _kill(pid, number)]
+        if gone:
+            raise ProcessLookupError(f"process {gone[0]} has ended")
 
 
 class Listening:
@@ -164,8 +188,17 @@ def serve(contenders: Mapping[str, Callable[[], Run]]) -> None:
         except EOFError:
             return
         begin = time.perf_counter()  # one clock for all processes of a machine
-        runs[name](repetitions)
-        connection.send((begin, time.perf_counter()))
+        value = runs[name](repetitions)
+        connection.send((begin, time.perf_counter(), value))
+
+
+def _kill(pid: int, number: signal.Signals) -> bool:
+    """Whether it is there."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def bind(pid: int, cores: Sequence[int]) -> None:
