@@ -20,6 +20,7 @@ from hvdtrain.errors import HvdtrainError
 
 ADDRESS, KEY = "HVDTRAIN_BENCH_PORT", "HVDTRAIN_BENCH_KEY"
 START_SECONDS = 180.0
+END_SECONDS = 30.0
 WARM_UP = 3  # turns of one repetition each
 
 Run = Callable[[int], Any]
@@ -55,13 +56,15 @@ class Group:
         environment = {**launch.variables(threads), **listener.variables, **(variables or {})}
         environment |= {"MKL_NUM_THREADS": str(threads), "OMPI_MCA_mpi_yield_when_idle": "1"}
         command = [sys.executable, "-m", module, *arguments]
+        self._own_groups = how != "mpirun"
         if how == "mpirun":
             mpirun = [launch.program("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(workers)]
             self._started = [subprocess.Popen([*mpirun, *command], env=environment)]
         else:
             peers = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(workers)}
             own = [environment | (peers | {"RANK": str(rank)} if how == "torch" else {}) for rank in range(workers)]
-            self._started = [subprocess.Popen(command, env=each) for each in own]
+            # A process group each, to stop with a contender what it has started.
+            self._started = [subprocess.Popen(command, env=each, start_new_session=True) for each in own]
         try:
             self._workers = [listener.accept(self._started) for _ in range(workers)]
             self._pids: list[int] = [connection.recv() for connection in self._workers]
@@ -74,7 +77,7 @@ class Group:
         except (EOFError, OSError, HvdtrainError) as error:
             self._kill()
             raise HvdtrainError(f"{module} {' '.join(arguments)} ended before its first turn") from error
-        self._signal(signal.SIGSTOP)
+        self.stop()
 
     def __enter__(self) -> "Group":
         return self
@@ -101,33 +104,40 @@ class Group:
 
     def _turn(self, name: str, repetitions: int) -> list[tuple[float, float, Any]]:
         try:
-            self._signal(signal.SIGCONT)
+            self.go_on()
             for connection in self._workers:
                 connection.send((name, repetitions))
             answers = [connection.recv() for connection in self._workers]
-            self._signal(signal.SIGSTOP)
+            self.stop()
         except (EOFError, OSError) as error:
             raise HvdtrainError(f"{name}: one of its processes ended in its turn; above is what it printed") from error
         return answers
 
+    def stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Without a turn: what runs beside the turns of others."""
+        self._signal(signal.SIGCONT)
+
     def end(self) -> None:
         with suppress(ProcessLookupError):
-            self._signal(signal.SIGCONT)
+            self.go_on()
         for connection in self._workers:
             connection.close()
         try:
             for process in self._started:
-                process.wait(START_SECONDS)
+                process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._kill()
 
     def _kill(self) -> None:
         for process in self._started:
-            process.kill()
+            _kill(process.pid, signal.SIGKILL, group=self._own_groups)
             process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        gone = [pid for pid in self._pids if not _kill(pid, number)]
+        gone = [pid for pid in self._pids if not _kill(pid, number, group=self._own_groups)]
         if gone:
             raise ProcessLookupError(f"process {gone[0]} has ended")
 
@@ -192,10 +202,10 @@ def serve(contenders: Mapping[str, Callable[[], Run]]) -> None:
         connection.send((begin, time.perf_counter(), value))
 
 
-def _kill(pid: int, number: signal.Signals) -> bool:
+def _kill(pid: int, number: signal.Signals, *, group: bool) -> bool:
     """Whether it is there."""
     try:
-        os.kill(pid, number)
+        (os.killpg if group else os.kill)(pid, number)
     except ProcessLookupError:
         return False
     return True
