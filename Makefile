@@ -32,6 +32,11 @@ soak: setup test-setup ## every fault that is foreseen, many times: what was tri
 	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py \
 	    tests/multiproc/test_preempt.py::test_again_and_again_by_any_signal_to_anybody
 
+.PHONY: bench
+bench: setup test-setup ## measure this machine against every goal, then check plans against what others published; 20 minutes
+	hvdtrain bench all --dir runs/bench
+	hvdtrain plan --validate
+
 .PHONY: test-setup
 test-setup:
 	@docker/test-setup.sh

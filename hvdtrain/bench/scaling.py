@@ -45,6 +45,8 @@ class Options:
     launcher: str = ""
     """Words that start the workers, as `mpirun -np {workers}`; empty: mpirun on this machine. With words of one's own
     there are no independent runs: those are for one machine."""
+    per_node: int | None = None
+    """Workers on each node, where the launcher starts them on several. None: all on this machine."""
 
 
 def measure(options: Options, rounds: int) -> Result:
@@ -64,7 +66,7 @@ def measure(options: Options, rounds: int) -> Result:
             remedy="--kind weak, or such as --workers 1,2,4",
         )
     speeds: dict[str, list[Speed]] = {}
-    threads = trials.threads_of_each(workers[-1])
+    threads = trials.threads_of_each(min(workers[-1], options.per_node or workers[-1]))
 
     def figure(name: str, trial: Trial) -> float:
         """Images per second of each worker."""
@@ -94,12 +96,13 @@ def measure(options: Options, rounds: int) -> Result:
 
 def _contenders(options: Options, workers: Sequence[int], kinds: Sequence[str]) -> dict[str, Trial]:
     launcher, most = tuple(shlex.split(options.launcher)), workers[-1]
+    per_node = options.per_node or most
     found = {}
     for kind in kinds:
         for k in workers:
             if kind == "weak" or k < most or len(kinds) == 1:
                 micro_batches = most // k if kind == "strong" else 1
-                found[f"{kind}-{k}"] = Trial(k, micro_batches=micro_batches, launcher=launcher)
+                found[f"{kind}-{k}"] = Trial(k, micro_batches=micro_batches, launcher=launcher, per_node=per_node)
     if not launcher:
         found |= {f"independent-{k}": Trial(k, independent=True) for k in workers if k > 1}
     return found

@@ -39,22 +39,30 @@ class Trial:
     independent: bool = False
     """So many runs of one worker at once."""
     launcher: tuple[str, ...] = ()
-    """Words before `hvdtrain train`, in which {workers} stands for their number; empty: mpirun on this machine."""
+    """Words before `hvdtrain train`, in which {workers} and {nodes} are replaced; empty: mpirun on this machine."""
+    per_node: int = 1
+    """Workers on each node, for {nodes}."""
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Of a run, or of each of the independent ones.
+
+        >>> Trial(16, launcher=("srun", "--nodes={nodes}", "-n{workers}"), per_node=8).command(["train"])
+        ['srun', '--nodes=2', '-n16', 'hvdtrain', 'train']
 
         Raises:
             EnvironmentFault: there is no hvdtrain or no mpirun.
         """
         if not self.launcher:
             return launch.command(1 if self.independent else self.workers, arguments)
-        words = [word.replace("{workers}", str(self.workers)) for word in self.launcher]
-        return [*words, launch.program("hvdtrain"), *arguments]
+        numbers = {"{workers}": self.workers, "{nodes}": -(-self.workers // self.per_node)}
+        words = list(self.launcher)
+        for name, number in numbers.items():
+            words = [word.replace(name, str(number)) for word in words]
+        return [*words, "hvdtrain", *arguments]  # of the PATH there, which may be another host's or a container's
 
 
 def threads_of_each(most: int) -> int:
-    """CPU threads of a worker where `most` share this machine; OMP_NUM_THREADS wins."""
+    """CPU threads of a worker where `most` share a machine like this one; OMP_NUM_THREADS wins."""
     return int(os.environ.get("OMP_NUM_THREADS", max(1, len(os.sched_getaffinity(0)) // most)))
 
 
@@ -119,7 +127,8 @@ def only_steps(
 def _train(config: Config, places: Sequence[Path], trial: Trial, *, threads: int, steps: int) -> None:
     """All at once, each with its output in a file beside its run directory; the output is removed at the end."""
     kn = trial.workers * trial.micro_batches * config.data.batch_size if trial.micro_batches > 1 else None
-    started, outputs = [], []
+    started: list[subprocess.Popen[bytes]] = []
+    outputs: list[Path] = []
     try:
         for place in places:
             shutil.rmtree(place, ignore_errors=True)

@@ -142,6 +142,9 @@ def _add_scaling(benches: "Benches") -> None:
     bench.add_argument("--steps", type=int, default=100, metavar="N", help="timed in a run; default: %(default)s")
     bench.add_argument("--dir", type=Path, metavar="DIR", help="where the runs go; default: a folder that is removed")
     bench.add_argument("--launcher", default="", metavar="WORDS", help="what starts {workers} workers; default: mpirun")
+    bench.add_argument(
+        "--per-node", type=int, metavar="N", help="workers on a node; {nodes} are counted by it"
+    )
     options = add_options(bench)
     _finish(bench, lambda given, _: _scaling(given, options), rounds=5)
 
@@ -218,6 +221,7 @@ def _scaling(given: Namespace, source: "CliSettingsSource[Config]") -> int:
             steps=given.steps,
             kind=given.kind,
             launcher=given.launcher,
+            per_node=given.per_node,
         )
         log.configure(0)
         return _tell(scaling.measure(options, given.rounds), given)
