@@ -33,7 +33,7 @@ soak: setup test-setup ## every fault that is foreseen, many times: what was tri
 	    tests/multiproc/test_preempt.py::test_again_and_again_by_any_signal_to_anybody
 
 .PHONY: bench
-bench: setup test-setup ## measure this machine against every goal, then check plans against what others published; 20 minutes
+bench: setup ## measure this machine against every goal, then check plans against what others published; 20 minutes
 	hvdtrain bench all --dir runs/bench
 	hvdtrain plan --validate
 

@@ -142,9 +142,7 @@ def _add_scaling(benches: "Benches") -> None:
     bench.add_argument("--steps", type=int, default=100, metavar="N", help="timed in a run; default: %(default)s")
     bench.add_argument("--dir", type=Path, metavar="DIR", help="where the runs go; default: a folder that is removed")
     bench.add_argument("--launcher", default="", metavar="WORDS", help="what starts {workers} workers; default: mpirun")
-    bench.add_argument(
-        "--per-node", type=int, metavar="N", help="workers on a node; {nodes} are counted by it"
-    )
+    bench.add_argument("--per-node", type=int, metavar="N", help="workers on a node; {nodes} are counted by it")
     options = add_options(bench)
     _finish(bench, lambda given, _: _scaling(given, options), rounds=5)
 
@@ -188,9 +186,9 @@ def _allreduce(given: Namespace, _: Topology) -> int:
 
 
 def _step(given: Namespace, _: Topology) -> int:
+    _positive(given, "batch", "image", "threads", "steps")
     from hvdtrain.bench import step
 
-    _positive(given, "batch", "image", "threads", "steps")
     options = step.Options(
         model=given.model,
         batch=given.batch,

@@ -1,0 +1,32 @@
+"""`hvdtrain bench`: what it refuses, in one line."""
+
+import pytest
+
+from hvdtrain.cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "the following arguments are required: WHAT"),
+        (("nothing",), "invalid choice: 'nothing'"),
+        (("all",), "required: --dir"),
+        (("allreduce", "--workers=1"), "--workers 1: expected 2 at least"),
+        (("allreduce", "--rounds=0"), "--rounds 0: expected 1 at least"),
+        (("allreduce", "--contenders", "x"), "--contenders x: expected some of ours"),
+        (("scaling", "--workers=1,x"), "--workers 1,x: expected numbers of workers such as 1,2,4"),
+        (("scaling", "--workers=2,3"), "expected divisors of 3, got 2"),
+        (("scaling", "--steps=0"), "--steps 0: expected 1 at least"),
+        (("scaling", "--modle.name=x"), "unknown option --modle.name"),
+        (("input", "--data=/nowhere"), "--data /nowhere: expected folders train/<class> and val/<class>"),
+        (("input", "--contenders", "x"), "--contenders x: expected some of ours"),
+        (("step", "--batch=0"), "--batch 0: expected 1 at least"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    lines = [line for line in err.splitlines() if line.startswith("hvdtrain: ")]
+    assert len(lines) == 1
