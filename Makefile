@@ -46,7 +46,7 @@ lint: setup ## formatting, types and shell scripts
 	python -m ruff check
 	python -m ruff format --check
 	python -m mypy
-	shellcheck docker/*.sh hvdtrain/slurm/*.sh tests/cluster/hosts tests/cluster/slurm-up tests/cluster/slurm-down tests/metrics/certificates/make.sh
+	shellcheck docker/*.sh hvdtrain/slurm/*.sh benchmarks/*.sh tests/cluster/hosts tests/cluster/slurm-up tests/cluster/slurm-down tests/metrics/certificates/make.sh
 
 .PHONY: doctor
 doctor: setup ## would a run work on this machine, and if not, why
