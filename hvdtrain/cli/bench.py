@@ -154,7 +154,7 @@ def _contenders(bench: Parser) -> None:
 def _input(given: Namespace, _: Topology) -> int:
     from hvdtrain.bench import input
 
-    _positive(given, "image", "batch", "batches")
+    _check(given, "image", "batch", "batches")
     options = input.Options(
         data=given.data,
         image=given.image,
@@ -171,7 +171,7 @@ def _input(given: Namespace, _: Topology) -> int:
 def _allreduce(given: Namespace, _: Topology) -> int:
     from hvdtrain.bench import allreduce
 
-    _positive(given, "mib", "threads", "repetitions")
+    _check(given, "mib", "threads", "repetitions")
     options = allreduce.Options(
         model=given.model,
         workers=given.workers,
@@ -186,7 +186,7 @@ def _allreduce(given: Namespace, _: Topology) -> int:
 
 
 def _step(given: Namespace, _: Topology) -> int:
-    _positive(given, "batch", "image", "threads", "steps")
+    _check(given, "batch", "image", "threads", "steps")
     from hvdtrain.bench import step
 
     options = step.Options(
@@ -210,7 +210,7 @@ def _scaling(given: Namespace, source: "CliSettingsSource[Config]") -> int:
     numbers = [text.strip() for text in given.workers.split(",")]
     if not all(text.isdecimal() and len(text) < 6 for text in numbers):
         given.parser.error(f"--workers {given.workers}: expected numbers of workers such as 1,2,4")
-    _positive(given, "steps")
+    _check(given, "steps")
     with TemporaryDirectory(prefix="hvdtrain-scaling-") as folder:
         options = scaling.Options(
             config,
@@ -232,7 +232,11 @@ def _all(given: Namespace, _: Topology) -> int:
     return suite.run(given.dir, quick=given.quick)
 
 
-def _positive(given: Namespace, *names: str) -> None:
+def _check(given: Namespace, *names: str) -> None:
+    """Numbers, and before minutes are spent: is there a folder for the results?"""
+    for file in (given.json, given.figure):
+        if file and not file.absolute().parent.is_dir():
+            given.parser.error(f"{file}: no folder {file.absolute().parent}")
     for name in ("rounds", *names):
         if (value := getattr(given, name)) <= 0:
             given.parser.error(f"--{name} {value}: expected 1 at least")

@@ -20,6 +20,7 @@ from hvdtrain.cli import main
         (("scaling", "--modle.name=x"), "unknown option --modle.name"),
         (("input", "--data=/nowhere"), "--data /nowhere: expected folders train/<class> and val/<class>"),
         (("input", "--contenders", "x"), "--contenders x: expected some of ours"),
+        (("allreduce", "--json=/nowhere/a.json"), "/nowhere/a.json: no folder /nowhere"),
         (("step", "--batch=0"), "--batch 0: expected 1 at least"),
     ],
 )
