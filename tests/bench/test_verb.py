@@ -1,8 +1,11 @@
 """`hvdtrain bench`: what it refuses, in one line."""
 
+from dataclasses import asdict
+
 import pytest
 
-from hvdtrain.cli import main
+from hvdtrain.bench import allreduce, input
+from hvdtrain.cli import _parser, main
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,12 @@ def test_a_mistake_is_one_line(arguments: tuple[str, ...], message: str, capsys:
     assert message in err
     lines = [line for line in err.splitlines() if line.startswith("hvdtrain: ")]
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("bench", "options"), [("allreduce", allreduce.Options()), ("input", input.Options())])
+def test_the_verbs_defaults_are_the_standard_conditions(bench: str, options: allreduce.Options | input.Options) -> None:
+    given = vars(_parser().parse_args(["bench", bench]))
+    standard = asdict(options) | ({"threads": 0} if bench == "input" else {})  # 0: as many as cores
+    assert {name: given[name] for name in standard if name in given} == {
+        name: value for name, value in standard.items() if name in given
+    }
