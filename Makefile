@@ -32,6 +32,11 @@ soak: setup test-setup ## every fault that is foreseen, many times: what was tri
 	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py \
 	    tests/multiproc/test_preempt.py::test_again_and_again_by_any_signal_to_anybody
 
+.PHONY: bench
+bench: setup ## measure this machine against every goal, then check plans against what others published; 20 minutes
+	hvdtrain bench all --dir runs/bench
+	hvdtrain plan --validate
+
 .PHONY: test-setup
 test-setup:
 	@docker/test-setup.sh
@@ -41,7 +46,7 @@ lint: setup ## formatting, types and shell scripts
 	python -m ruff check
 	python -m ruff format --check
 	python -m mypy
-	shellcheck docker/*.sh hvdtrain/slurm/*.sh tests/cluster/hosts tests/cluster/slurm-up tests/cluster/slurm-down tests/metrics/certificates/make.sh
+	shellcheck docker/*.sh hvdtrain/slurm/*.sh benchmarks/*.sh tests/cluster/hosts tests/cluster/slurm-up tests/cluster/slurm-down tests/metrics/certificates/make.sh
 
 .PHONY: doctor
 doctor: setup ## would a run work on this machine, and if not, why

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from hvdtrain.bench import scaling
+from hvdtrain.bench import trials
 from hvdtrain.config.load import from_file
 from hvdtrain.config.schema import Config
 from hvdtrain.data import demo
@@ -53,7 +53,8 @@ def main() -> None:
                     live.append(live_efficiency(config, folder, f"live-{number}", ask, threads, options.steps))
                 else:
                     one, two = (
-                        scaling.run(config, folder / "bench", k, threads=threads, steps=options.steps) for k in (1, 2)
+                        trials.run(config, folder / "bench", trials.Trial(k), threads=threads, steps=options.steps)
+                        for k in (1, 2)
                     )
                     bench.append(two.images_per_second / 2 / one.images_per_second)
             print(f"round {number + 1}: live {live[-1]:.3f}, bench {bench[-1]:.3f}", file=sys.stderr, flush=True)
@@ -71,7 +72,7 @@ def settings(name: str, folder: Path) -> Config:
 
 def live_efficiency(config: Config, folder: Path, run: str, ask: Any, threads: int, steps: int) -> float:
     """What Prometheus had of it at its end."""
-    chosen = scaling.only_steps(config, folder / "runs" / run, threads=threads, steps=steps)
+    chosen = trials.only_steps(config, folder / "runs" / run, threads=threads, steps=steps)
     chosen["metrics"]["baseline"] = "measured"
     file = folder / f"{run}.yaml"
     file.write_text(yaml.safe_dump(chosen))

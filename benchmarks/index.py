@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import photos
+from hvdtrain.bench import photos
 
 CLASSES = 1000
 PHOTOGRAPHS = 2000

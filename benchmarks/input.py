@@ -116,7 +116,7 @@ def given(name: str, options: argparse.Namespace) -> bool:
 
 
 def photographs(scratch: Path, options: argparse.Namespace) -> Path:
-    import photos
+    from hvdtrain.bench import photos
 
     folder = scratch / "photos"
     photos.write(folder, images=options.images)

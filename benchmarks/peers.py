@@ -10,7 +10,7 @@ import random
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -97,22 +97,15 @@ def _from(batches: Iterable[Any]) -> Take:
 
 def ours(options: Options, folder: str = "") -> Take:
     """The loader of a training run: decodes the window only, antialiased triangle filter, channels-last."""
-    import torch
+    from hvdtrain.bench import pipelines
 
-    from hvdtrain.config.recipe import DataConfig
-    from hvdtrain.config.schema import Config
-    from hvdtrain.distributed.comm import SoloComm
-    from hvdtrain.train.data import Data, Machine
+    return pipelines.ours(_setting(options, folder))
 
-    data = DataConfig(
-        dir=Path(folder or options.data),
-        batch_size=options.batch,
-        image_size=options.image,
-        threads=options.cores,
-        device="cpu",
-    )
-    loader = Data(Config(data=data), SoloComm(), Machine(torch.device("cpu"), options.cores))
-    return _from(batch.images for batch in loader.training(images_seen=0))
+
+def _setting(options: Options, folder: str = "") -> Any:
+    from hvdtrain.bench.pipelines import Setting
+
+    return Setting(folder or options.data, options.batch, options.image, options.cores)
 
 
 def ours_packed(options: Options) -> Take:
@@ -126,49 +119,18 @@ def ours_packed_400(options: Options) -> Take:
 
 
 def torchvision(options: Options) -> Take:
-    """ImageFolder in a DataLoader of one worker per core: Pillow decodes the whole image and resizes the window,
-    antialiased triangle filter, contiguous."""
-    from torch.utils.data import DataLoader
+    """ImageFolder in a DataLoader of one worker per core."""
+    from hvdtrain.bench import pipelines
 
-    from hvdtrain.torchvision import load
-
-    folder = load().datasets.ImageFolder(f"{options.data}/train", _torchvision_transform(options.image))
-    # An endless sampler spares it the pause between two epochs, which ours has not either.
-    loader = DataLoader(
-        folder, options.batch, sampler=Endless(len(folder)), num_workers=options.cores, persistent_workers=True
-    )
-    return _from(loader)
-
-
-class Endless:
-    """One random order of all images after the other."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield from random.sample(range(self.images), self.images)
-
-
-def _torchvision_transform(size: int) -> Any:
-    from hvdtrain.torchvision import load
-
-    transforms = load().transforms
-    return transforms.Compose(
-        [
-            transforms.RandomResizedCrop(size, scale=AREA, ratio=ASPECT),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
-        ]
-    )
+    return pipelines.torchvision(_setting(options))
 
 
 def webdataset(options: Options) -> Take:
     """The usual webdataset pipeline over tar shards of the same files: decode("pil"), a shuffle buffer of 1,000 images,
     torchvision's transforms, batched in the DataLoader's workers, one per core."""
     from webdataset import WebDataset, WebLoader
+
+    from hvdtrain.bench.pipelines import transform
 
     shards = _tar_shards(options, count=4 * options.cores)
     pipeline = (
@@ -177,7 +139,7 @@ def webdataset(options: Options) -> Take:
         .shuffle(1000)
         .decode("pil")
         .to_tuple("jpg", "cls")
-        .map_tuple(_torchvision_transform(options.image))
+        .map_tuple(transform(options.image))
         .batched(options.batch, partial=False)
     )
     return _from(WebLoader(pipeline, batch_size=None, num_workers=options.cores, persistent_workers=True))
@@ -201,30 +163,10 @@ def _tar_shards(options: Options, count: int) -> list[str]:
 
 
 def dali_plain(options: Options, antialias: bool = True) -> Take:
-    """NVIDIA DALI as its examples have it: file reader, image_random_crop, resize, crop_mirror_normalize; decodes the
-    window only, antialiased triangle filter, channels-last; as many threads and batches ahead as ours."""
-    from nvidia.dali import fn, pipeline_def, types
-    from nvidia.dali.plugin.pytorch import DALIGenericIterator
+    """NVIDIA DALI as its examples have it."""
+    from hvdtrain.bench import pipelines
 
-    @pipeline_def(batch_size=options.batch, num_threads=options.cores, device_id=None, prefetch_queue_depth=2)
-    def graph() -> Any:
-        files, labels = fn.readers.file(file_root=f"{options.data}/train", random_shuffle=True, name="files")
-        pixels = fn.decoders.image_random_crop(
-            files, output_type=types.RGB, random_area=AREA, random_aspect_ratio=ASPECT, num_attempts=10
-        )
-        size = [options.image, options.image]
-        resized = fn.resize(pixels, size=size, interp_type=types.INTERP_LINEAR, antialias=antialias)
-        pictures = fn.crop_mirror_normalize(
-            resized,
-            mirror=fn.random.coin_flip(probability=0.5),
-            dtype=types.FLOAT,
-            output_layout="HWC",
-            mean=[255 * m for m in MEAN],
-            std=[255 * s for s in STD],
-        )
-        return pictures, labels
-
-    return _from(DALIGenericIterator(graph(), ["pictures", "labels"], size=-1))
+    return pipelines.dali_plain(_setting(options), antialias)
 
 
 def dali_plain_no_antialias(options: Options) -> Take:

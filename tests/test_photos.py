@@ -1,11 +1,12 @@
-"""benchmarks/photos.py: pictures that cost a decoder what ImageNet's do."""
+"""Photographs of the benches: pictures that cost a decoder what ImageNet's do."""
 
 import hashlib
 from pathlib import Path
 
-import photos
 import pytest
 from PIL import Image
+
+from hvdtrain.bench import photos
 
 IMAGES = 60
 

@@ -118,3 +118,11 @@ NOT_DONE = {
     "one bucket": Idea("of 128 MiB: nothing is summed before the end", settings={"bucket_mib": 128.0}),
 }
 IDEAS = {f"without {name}": idea for name, idea in DONE.items()} | {f"with {n}": idea for n, idea in NOT_DONE.items()}
+
+
+def idea(contender: str) -> Idea:
+    """
+    >>> idea("ours-2 without yielding").settings, idea("ours-2").settings
+    ({'yield_when_idle': False}, {})
+    """
+    return IDEAS.get(contender.partition(" ")[2], Idea("as it is"))

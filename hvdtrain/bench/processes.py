@@ -10,23 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hvdtrain.distributed import allocator, launch
 from hvdtrain.errors import HvdtrainError
 
 ADDRESS, KEY = "HVDTRAIN_BENCH_PORT", "HVDTRAIN_BENCH_KEY"
 START_SECONDS = 180.0
-WARM_UP = 3  # repetitions
+END_SECONDS = 30.0
+WARM_UP = 3  # repetitions of each contender
 
-Run = Callable[[int], None]
-"""Does so many repetitions and returns when the device has done them."""
-Over = Callable[[], int]
-"""For a contender whose loop goes on from turn to turn: ends its turn, and returns the repetitions of the next one."""
+Run = Callable[[int], Any]
+"""Does so many repetitions and returns when the device has done them; what it returns is told to the bench."""
 
 
 class Group:
@@ -34,7 +33,6 @@ class Group:
 
     def __init__(
         self,
-        names: Sequence[str],
         module: str,
         arguments: Sequence[str],
         listener: "Listening",
@@ -47,7 +45,6 @@ class Group:
     ) -> None:
         """
         Args:
-            names: of the contenders.
             module: what each process runs, `python -m`; it calls `serve`.
             how: under mpirun; with the variables by which torch.distributed finds its peers; or not knowing of each
                 other.
@@ -58,58 +55,90 @@ class Group:
             HvdtrainError: they have ended before they were warm.
         """
         environment = {**allocator.wanted(os.environ), **launch.variables(threads), **listener.variables}
-        environment |= variables or {}
-        environment["MKL_NUM_THREADS"] = str(threads)
+        environment |= {"MKL_NUM_THREADS": str(threads), **(variables or {})}
         command = [sys.executable, "-m", module, *arguments]
+        self._own_groups = how != "mpirun"
         if how == "mpirun":
             mpirun = [launch.program("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(workers)]
             self._started = [subprocess.Popen([*mpirun, *command], env=environment)]
         else:
             peers = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(workers)}
             own = [environment | (peers | {"RANK": str(rank)} if how == "torch" else {}) for rank in range(workers)]
-            self._started = [subprocess.Popen(command, env=each) for each in own]
+            # A process group each, to stop with a contender what it has started.
+            self._started = [subprocess.Popen(command, env=each, start_new_session=True) for each in own]
         try:
             self._workers = [listener.accept(self._started) for _ in range(workers)]
-            self._pids: list[int] = [connection.recv() for connection in self._workers]
+            introduced = [connection.recv() for connection in self._workers]
+            self._pids: list[int] = [pid for pid, _ in introduced]
             for pid, mine in zip(self._pids, cores or (), strict=False):
                 bind(pid, mine)
-        except (EOFError, HvdtrainError) as error:
+            for name in introduced[0][1]:
+                self._turn(name, WARM_UP)
+        except (EOFError, OSError, HvdtrainError) as error:
             self._kill()
             raise HvdtrainError(f"{module} {' '.join(arguments)} ended before its first turn") from error
-        self._signal(signal.SIGSTOP)
-        for name in names:
-            self.seconds(name, WARM_UP)
+
+    def __enter__(self) -> "Group":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def seconds(self, name: str, repetitions: int) -> float:
-        """From the first one's begin to the last one's end."""
-        self._signal(signal.SIGCONT)
-        for connection in self._workers:
-            connection.send((name, repetitions))
+        """From the first one's begin to the last one's end.
+
+        Raises:
+            HvdtrainError: a process has ended.
+        """
+        answers = self._turn(name, repetitions)
+        return float(max(end for _, end, _ in answers) - min(begin for begin, _, _ in answers))
+
+    def told(self, name: str, repetitions: int) -> list[Any]:
+        """What the contender returned, of each process.
+
+        Raises:
+            HvdtrainError: a process has ended.
+        """
+        return [value for _, _, value in self._turn(name, repetitions)]
+
+    def _turn(self, name: str, repetitions: int) -> list[tuple[float, float, Any]]:
         try:
-            spans = [connection.recv() for connection in self._workers]
-        except EOFError as error:
-            raise HvdtrainError(f"a process of {name} ended in its turn") from error
+            self.go_on()
+            for connection in self._workers:
+                connection.send((name, repetitions))
+            answers = [connection.recv() for connection in self._workers]
+            self.stop()
+        except (EOFError, OSError) as error:
+            raise HvdtrainError(f"{name}: one of its processes ended in its turn; above is what it printed") from error
+        return answers
+
+    def stop(self) -> None:
         self._signal(signal.SIGSTOP)
-        return float(max(end for _, end in spans) - min(begin for begin, _ in spans))
+
+    def go_on(self) -> None:
+        """Without a turn: what runs beside the turns of others."""
+        self._signal(signal.SIGCONT)
 
     def end(self) -> None:
-        self._signal(signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            self.go_on()
         for connection in self._workers:
             connection.close()
         try:
             for process in self._started:
-                process.wait(START_SECONDS)
+                process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._kill()
 
     def _kill(self) -> None:
         for process in self._started:
-            process.kill()
+            _kill(process.pid, signal.SIGKILL, group=self._own_groups)
             process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        for pid in self._pids:
-            os.kill(pid, number)
+        gone = [pid for pid in self._pids if not _kill(pid, number, group=self._own_groups)]
+        if gone:
+            raise ProcessLookupError(f"process {gone[0]} has ended")
 
 
 class Listening:
@@ -152,37 +181,62 @@ def listening() -> Iterator[Listening]:
         found.close()
 
 
-def serve(contenders: Mapping[str, Callable[[Over], Run]]) -> None:
+class Looping:
+    """A contender whose loop goes on from turn to turn: its first call does not return, and `over` ends each turn."""
+
+    over: Callable[[], int]
+    """Returns the repetitions of the next turn, when it comes."""
+
+    def __call__(self, repetitions: int) -> None:
+        raise NotImplementedError
+
+
+def serve(contenders: Mapping[str, Callable[[], Run]]) -> None:
     """In a process of a group: make the contenders and run whichever is told, until the connection ends."""
     port, key = int(os.environ[ADDRESS]), bytes.fromhex(os.environ[KEY])
     connection = Client(("127.0.0.1", port), authkey=key)
-    connection.send(os.getpid())
-    runs: dict[str, Run] = {}
     begin = 0.0
+    runs: dict[str, Run] = {}
 
-    def next_turn() -> tuple[str, int]:
+    def turn() -> tuple[str, int]:
         nonlocal begin
-        try:
-            name, repetitions = connection.recv()
-        except EOFError:
-            raise SystemExit from None
+        name, repetitions = connection.recv()
         begin = time.perf_counter()  # one clock for all processes of a machine
         return name, repetitions
 
-    def over(own: str) -> int:
-        connection.send((begin, time.perf_counter()))
-        while True:
-            name, repetitions = next_turn()
-            if name == own:
-                return repetitions
-            runs[name](repetitions)
-            connection.send((begin, time.perf_counter()))
+    def run(name: str, repetitions: int) -> None:
+        value = runs[name](repetitions)
+        connection.send((begin, time.perf_counter(), value))
 
-    runs |= {name: make(partial(over, name)) for name, make in contenders.items()}
+    def over(own: str) -> int:
+        connection.send((begin, time.perf_counter(), None))
+        try:
+            while (next_turn := turn())[0] != own:
+                run(*next_turn)
+        except EOFError:
+            raise SystemExit from None
+        return next_turn[1]
+
+    connection.send((os.getpid(), list(contenders)))
+    for name, make in contenders.items():
+        runs[name] = make()
+        if isinstance(each := runs[name], Looping):
+            each.over = partial(over, name)
     while True:
-        name, repetitions = next_turn()
-        runs[name](repetitions)
-        connection.send((begin, time.perf_counter()))
+        try:
+            next_turn = turn()
+        except EOFError:
+            return
+        run(*next_turn)
+
+
+def _kill(pid: int, number: signal.Signals, *, group: bool) -> bool:
+    """Whether it is there."""
+    try:
+        (os.killpg if group else os.kill)(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def bind(pid: int, cores: Sequence[int]) -> None:

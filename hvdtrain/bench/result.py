@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hvdtrain.bench.rounds import Goal, Ratio, Rounds, Spread, ratios
+from hvdtrain.errors import EnvironmentFault
 from hvdtrain.files import pretty_json, replace_whole, write_whole
 from hvdtrain.provenance import hardware, revision
 
@@ -70,9 +71,20 @@ class Result:
             **self.details,
         }
 
-    def save(self, file: Path, figure: Path | None = None) -> None:
-        """JSON to `file`, and a picture to `figure`."""
-        write_whole(file, pretty_json(self.record()))
+    def save(self, file: Path | None, figure: Path | None = None) -> None:
+        """JSON to `file`, and a picture to `figure`.
+
+        Raises:
+            EnvironmentFault: one cannot be written.
+        """
+        try:
+            self._save(file, figure)
+        except OSError as error:
+            raise EnvironmentFault(f"{error.filename}: {error.strerror}", remedy="name a file in a folder") from error
+
+    def _save(self, file: Path | None, figure: Path | None) -> None:
+        if file:
+            write_whole(file, pretty_json(self.record()))
         if figure:
             with replace_whole(figure, "wb") as picture:
                 picture.write(self.png())

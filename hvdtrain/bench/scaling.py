@@ -1,129 +1,157 @@
-"""How fast real training is on 1, 2, … workers of one machine: weak scaling, at a constant batch of each worker.
+"""How fast real training is on 1, 2, … workers: images per second of each, and efficiency.
 
-Every measurement is a training run of its own, `hvdtrain train` with the settings given. The numbers of workers take
-turns in rounds, forwards and backwards, so that a change in the machine's mood meets all; efficiency is taken round by
-round. A worker has the same CPU threads however many there are, so that it is the workers that are compared.
+Every measurement is a training run of its own, `hvdtrain train` with the settings given. They take turns in rounds, and
+efficiency is taken round by round. A worker has the same CPU threads however many there are, so that it is the workers
+that are compared.
+
+    weak-k           every worker takes n images a step: kn grows
+    strong-k         kn = K·n stays, K the largest number of workers: each takes K/k micro-batches of n, for the batch
+                     of batch normalisation is no matter of k. With k = K it is weak-K, and the same runs
+    independent-k    k runs of one worker at once that know nothing of each other: what the machine gives to k
+
+    E_w(k|b) = [X(k)/k] / [X(b)/b] = weak-k / weak-b; E_s likewise; X: images/s; b: the smallest number of workers
+
+weak-k / independent-k is what communication and waiting for each other cost; the rest of what E lacks is the machine's.
 """
 
-import json
-import os
 import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
-
+from hvdtrain.bench import trials
+from hvdtrain.bench.result import Result
+from hvdtrain.bench.rounds import Goal, Rounds, take_turns
+from hvdtrain.bench.trials import Speed, Trial, run
 from hvdtrain.config.schema import Config
-from hvdtrain.distributed import launch
-from hvdtrain.errors import HvdtrainError
-from hvdtrain.events import Tail, records
-from hvdtrain.files import pretty_json, write_whole
-from hvdtrain.log import logger
-from hvdtrain.provenance import hardware, revision
+from hvdtrain.errors import ConfigError
 
-WINDOW = 20  # steps of a report
-WARM_UP = 2  # windows that do not count
-NEVER = 1e9  # epochs
+LEAST_WEAK = 0.75  # what allocation committees ask for
+LEAST_OF_INDEPENDENT = 0.92  # of what the machine gives, as for the step
 
 
 @dataclass(frozen=True)
-class Speed:
-    images_per_second: float  # of all workers together
-    device_name: str  # of rank 0
+class Options:
+    config: Config
+    """What to train; what would interrupt the steps is left out."""
+    folder: Path
+    """Where the run directories go. They are removed when they have been read."""
+    workers: tuple[int, ...] = (1, 2)
+    steps: int = 100
+    """Timed ones of each run, rounded up to whole reports."""
+    kind: Literal["weak", "strong", "both"] = "both"
+    launcher: str = ""
+    """Words that start the workers, as `mpirun -np {workers}`; empty: mpirun on this machine. With words of one's own
+    there are no independent runs: those are for one machine."""
+    per_node: int | None = None
+    """Workers on each node, where the launcher starts them on several. None: all on this machine."""
 
 
-@dataclass(frozen=True)
-class Point:
-    workers: int
-    rounds: tuple[Speed, ...]
-
-    @property
-    def speeds(self) -> list[float]:
-        """Images per second of all workers together, round by round."""
-        return [speed.images_per_second for speed in self.rounds]
-
-
-def measure(config: Config, folder: Path, *, workers: Sequence[int], rounds: int, steps: int) -> list[Point]:
-    """Run all, and return the speeds by number of workers.
-
-    Args:
-        config: what to train; what would interrupt the steps is left out, and the minibatch is n of each worker.
-        folder: where the run directories go. They are removed when they have been read.
-        workers: numbers of them, the smallest first.
-        steps: timed ones of each run, rounded up to whole reports.
-
+def measure(options: Options, rounds: int) -> Result:
+    """
     Raises:
+        ConfigError: numbers of workers that cannot be.
         HvdtrainError: a run failed.
     """
-    speeds: dict[int, list[Speed]] = {count: [] for count in workers}
-    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, len(os.sched_getaffinity(0)) // max(workers))))
-    for number in range(rounds):
-        for count in workers if number % 2 == 0 else reversed(workers):
-            speed = run(config, folder, count, threads=threads, steps=steps)
-            logger.info("round %d of %d: %d workers, %.1f images/s", number + 1, rounds, count, speed.images_per_second)
-            speeds[count].append(speed)
-    return [Point(count, tuple(found)) for count, found in speeds.items()]
+    workers = sorted(set(options.workers))
+    if not workers or workers[0] < 1:
+        raise ConfigError(f"--workers {_listed(options.workers)}: expected numbers of workers such as 1,2,4")
+    kinds = ("weak", "strong") if options.kind == "both" else (options.kind,)
+    if "strong" in kinds and (odd := [k for k in workers if workers[-1] % k]):
+        raise ConfigError(
+            f"--workers {_listed(workers)}: strong scaling shares {workers[-1]} batches among the workers; expected "
+            f"divisors of {workers[-1]}, got {odd[0]}",
+            remedy="--kind weak, or such as --workers 1,2,4",
+        )
+    speeds: dict[str, list[Speed]] = {}
+    threads = trials.threads_of_each(min(workers[-1], options.per_node or workers[-1]))
+
+    def figure(name: str, trial: Trial) -> float:
+        """Images per second of each worker."""
+        speed = run(options.config, options.folder, trial, threads=threads, steps=options.steps)
+        speeds.setdefault(name, []).append(speed)
+        return speed.images_per_second / trial.workers
+
+    contenders = _contenders(options, workers, kinds)
+    figures = take_turns({name: partial(figure, name, trial) for name, trial in contenders.items()}, rounds)
+    top = workers[-1]
+    if len(kinds) == 2:  # one and the same
+        speeds[f"strong-{top}"], figures[f"strong-{top}"] = speeds[f"weak-{top}"], figures[f"weak-{top}"]
+    config = options.config
+    return Result(
+        kind="scaling",
+        title=(
+            f"training {config.model.name}, n = {config.data.batch_size}, {config.data.image_size} pixels, "
+            f"{config.precision}, {threads} CPU threads each"
+        ),
+        unit="images/s/k",
+        figures=figures,
+        goals=_goals(figures, workers, kinds),
+        notes=_notes(options, workers, kinds),
+        details=_details(options, workers, kinds, speeds),
+    )
 
 
-def record(points: Sequence[Point], config: Config) -> dict[str, Any]:
-    """For machines, and for `hvdtrain report --scaling`."""
+def _contenders(options: Options, workers: Sequence[int], kinds: Sequence[str]) -> dict[str, Trial]:
+    launcher, most = tuple(shlex.split(options.launcher)), workers[-1]
+    per_node = options.per_node or most
+    found = {}
+    for kind in kinds:
+        for k in workers:
+            if kind == "weak" or k < most or len(kinds) == 1:
+                micro_batches = most // k if kind == "strong" else 1
+                found[f"{kind}-{k}"] = Trial(k, micro_batches=micro_batches, launcher=launcher, per_node=per_node)
+    if not launcher:
+        found |= {f"independent-{k}": Trial(k, independent=True) for k in workers if k > 1}
+    return found
+
+
+def _goals(figures: Rounds, workers: Sequence[int], kinds: Sequence[str]) -> tuple[Goal, ...]:
+    base, more = workers[0], [k for k in workers if k > workers[0]]
+    least = {"weak": LEAST_WEAK, "strong": None}
+    against_base = [Goal(f"{kind}-{k}", f"{kind}-{base}", least[kind]) for kind in kinds for k in more]
+    machine = [Goal(f"{kind}-{k}", f"independent-{k}", LEAST_OF_INDEPENDENT) for kind in kinds[:1] for k in workers]
+    return (*against_base, *(goal for goal in machine if goal.bottom in figures))
+
+
+def _notes(options: Options, workers: Sequence[int], kinds: Sequence[str]) -> tuple[str, ...]:
+    base, most, n = workers[0], workers[-1], options.config.data.batch_size
+    told = {
+        "weak": f"weak-k / weak-{base} is E_w(k|{base}), weak scaling, n = {n} of each worker constant",
+        "strong": f"strong-k / strong-{base} is E_s(k|{base}), strong scaling, kn = {most * n} constant; "
+        f"strong-{most} and weak-{most} are the same runs",
+    }
+    return ("\n".join(told[kind] for kind in kinds),)
+
+
+def _details(
+    options: Options, workers: Sequence[int], kinds: Sequence[str], speeds: Mapping[str, Sequence[Speed]]
+) -> dict[str, Any]:
+    """What `hvdtrain report --scaling` reads: kind and points; and the same of the other contenders."""
+    config = options.config
+
+    def points(kind: str) -> list[dict[str, Any]]:
+        """Images per second of all workers together."""
+        return [
+            {"workers": k, "rounds": [speed.images_per_second for speed in speeds[f"{kind}-{k}"]]}
+            for k in workers
+            if f"{kind}-{k}" in speeds
+        ]
+
+    others = {kind: points(kind) for kind in ("strong", "independent")}
     return {
-        "kind": "weak",
+        "kind": kinds[0],
         "model": config.model.name,
         "precision": config.precision,
         "batch_size": config.data.batch_size,
         "image_size": config.data.image_size,
-        "device_name": points[0].rounds[0].device_name,
-        "hardware": hardware(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["hvdtrain", *sys.argv[1:]]),
-        "code": revision(),
-        "points": [{"workers": point.workers, "rounds": point.speeds} for point in points],
+        "device_name": next(iter(speeds.values()))[0].device_name,
+        "points": points(kinds[0]),
+        **{kind: found for kind, found in others.items() if found},
     }
 
 
-def save(path: Path, points: Sequence[Point], config: Config) -> None:
-    write_whole(path, pretty_json(record(points, config)))
-
-
-def run(config: Config, folder: Path, workers: int, *, threads: int, steps: int) -> Speed:
-    """One training run in `folder`; see `measure`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f"{workers}-workers"
-    shutil.rmtree(place, ignore_errors=True)
-    settings = only_steps(config, place, threads=threads, steps=steps)
-    file = folder / f"{workers}-workers.yaml"
-    write_whole(file, yaml.safe_dump(settings))
-    command = launch.command(workers, ["train", "--config", str(file)])
-    ended = subprocess.run(
-        command, env=launch.variables(threads), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if ended.returncode != 0:
-        last = "\n".join((ended.stdout + ended.stderr).splitlines()[-12:])
-        raise HvdtrainError(f"{shlex.join(command)} ended with exit code {ended.returncode}:\n{last}")
-    device_name = json.loads((place / "environment.json").read_text())["workers"][0]["device_name"]
-    events = records(Tail(place / "events.jsonl").lines())
-    reports = [event for event in events if event and event["event"] == "report"][WARM_UP:]
-    shutil.rmtree(place)
-    seconds = sum(report["steps"] * report["step_seconds"] for report in reports)
-    images = sum(report["steps"] for report in reports) * workers * config.data.batch_size
-    return Speed(images / seconds, device_name)
-
-
-def only_steps(config: Config, place: Path, *, threads: int, steps: int) -> dict[str, Any]:
-    """The settings of a run in `place` that does nothing but steps."""
-    settings = config.model_dump(mode="json")
-    settings |= {"epochs": NEVER, "max_steps": (WARM_UP + -(-steps // WINDOW)) * WINDOW, "resume": "never"}
-    settings["run"] |= {"dir": str(place.parent), "name": place.name, "report_every": WINDOW}
-    settings["data"]["threads"] = config.data.threads or threads
-    settings["train"]["global_batch_size"] = None
-    settings["evaluation"] |= {"every_epochs": NEVER, "at_end": False}
-    settings["checkpoint"]["every_epochs"] = NEVER
-    settings["metrics"]["baseline"] = "none"
-    return settings
+def _listed(workers: Sequence[int]) -> str:
+    return ",".join(map(str, workers))

@@ -77,6 +77,9 @@ def add(verbs: "Verbs") -> None:
     kind = submit.add_mutually_exclusive_group()
     kind.add_argument("--scaling", metavar="1,2,4", help="train shortly on so many nodes in turn, and report on it")
     kind.add_argument(
+        "--bench", metavar="1,2,4", help="hvdtrain bench scaling on so many nodes, and bench allreduce on one"
+    )
+    kind.add_argument(
         "--prepare", type=Path, metavar="DIR", help="prepare the archives in DIR as data.dir instead of training"
     )
     submit.set_defaults(parser=submit, verb=lambda given, _: _submit(given, options))
@@ -135,7 +138,7 @@ def _submit(given: Namespace, options: "CliSettingsSource[Config]") -> int:
     from hvdtrain.slurm import submit
 
     config = from_options(options, given)
-    if given.scaling or given.prepare:
+    if given.scaling or given.bench or given.prepare:
         return _submit_other(config, given)
     config = submit.resolved(config)
     if given.dry_run:
@@ -148,13 +151,16 @@ def _submit_other(config: "Config", given: Namespace) -> int:
     from hvdtrain.slurm import other, submit
 
     if given.local:
-        given.parser.error("--local: expected without --scaling and --prepare")
-    name = config.run.name or ("scaling" if given.scaling else "prepare")
+        given.parser.error("--local: expected without --scaling, --bench and --prepare")
+    name = config.run.name or next(kind for kind in ("scaling", "bench", "prepare") if getattr(given, kind))
     config = submit.resolved(config.model_copy(update={"run": config.run.model_copy(update={"name": name})}))
     path = submit.program_folder(config)
     if given.scaling:
         config, nodes = other.for_scaling(config, given.scaling)
         batch = other.scaling(config, nodes, path=path)
+    elif given.bench:
+        config, nodes = other.for_benches(config, given.bench)
+        batch = other.benches(config, nodes, path=path)
     else:
         config = other.for_preparing(config)
         batch = other.prepare(config, given.prepare.absolute(), path=path)

@@ -1,5 +1,6 @@
-"""Jobs beside a training run: short runs on more and more nodes, and the preparation of data."""
+"""Jobs beside a training run: short runs on more and more nodes, benches, and the preparation of data."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hvdtrain.errors import ConfigError
 from hvdtrain.slurm import client, jobs, launcher, record
 from hvdtrain.slurm.script import ARRAY, body, first_values, folders, header, whole
 
+BENCH_ROUNDS = 3
 STEPS = 220  # of each run of a scaling job that does not say how many: eleven reports
 ARCHIVES = {
     "--train": "ILSVRC2012_img_train.tar",
@@ -24,10 +26,7 @@ def for_scaling(config: Config, counts: str) -> tuple[Config, list[int]]:
     Raises:
         ConfigError: `counts` is no list of rising numbers.
     """
-    words = counts.split(",")
-    nodes = [int(word) for word in words if word.isdecimal() and len(word) < 6]
-    if len(nodes) != len(words) or nodes != sorted(set(nodes)) or nodes[0] < 1:
-        raise ConfigError(f"--scaling {shown(counts)}: expected rising numbers of nodes such as 1,2,4")
+    nodes = _rising("--scaling", counts)
     job = config.job.model_copy(update={"nodes": nodes[-1], "warn_seconds": 0})
     workers = nodes[0] * launcher.workers_per_node(job)
     speeds = {
@@ -62,6 +61,50 @@ def scaling(config: Config, nodes: Sequence[int], *, path: Path) -> str:
         "runs": str(run_dir.parent),
     }
     return whole(_header(config, requeue=False), values, body("begin.sh"), body("scaling.sh"))
+
+
+def for_benches(config: Config, counts: str) -> tuple[Config, list[int]]:
+    """The configuration of a job of benches, and the numbers of nodes that training is measured on.
+
+    Raises:
+        ConfigError: `counts` is no list of rising numbers.
+    """
+    nodes = _rising("--bench", counts)
+    job = config.job.model_copy(update={"nodes": nodes[-1], "warn_seconds": 0})
+    return config.model_copy(update={"job": job}), nodes
+
+
+def benches(config: Config, nodes: Sequence[int], *, path: Path) -> str:
+    """The batch script of what `for_benches` made of a resolved configuration.
+
+    The benches run in the batch script, on the first node; what starts the workers of a training run is told to them as
+    words in which {workers} and {nodes} stand for numbers.
+
+    Raises:
+        ConfigError: settings of the job that are none of sbatch's; an array.
+    """
+    job, run_dir, mounts = config.job, config.run_dir, folders(config)
+    each = launcher.workers_per_node(job)
+    where = (
+        ["--nodes={nodes}", "--ntasks={workers}", f"--ntasks-per-node={each}"]
+        if job.launcher == "srun"
+        else ["-np", "{workers}", "--map-by", f"ppr:{each}:node"]
+    )
+    container = launcher.container(job, mounts=mounts)
+    start = [*launcher.program(job, mounts=mounts), *where, *container]
+    device = "cuda" if job.gpus_per_node else "cpu"
+    bench = ["hvdtrain", "bench"]
+    one_node = ["--workers", str(max(each, 2)), "--device", device, "--model", config.model.name]
+    train = ["--config", str(run_dir / record.CONFIG), "--kind", "weak", "--per-node", str(each)]
+    train += ["--rounds", str(BENCH_ROUNDS), "--launcher", shlex.join(start)]
+    values = first_values(config, run_dir=run_dir, path=path) | {
+        "workers": ",".join(str(count * each) for count in nodes),
+        "workers_per_node": str(each),
+        "launcher": launcher.program(job, mounts=mounts),
+        "allreduce": [*container, *bench, "allreduce", *one_node, "--json", str(run_dir / "allreduce.json")],
+        "scaling": [*bench, "scaling", *train, "--json", str(run_dir / "scaling.json"), "--dir", str(run_dir)],
+    }
+    return whole(_header(config, requeue=False), values, body("begin.sh"), body("bench.sh"))
 
 
 def for_preparing(config: Config) -> Config:
@@ -104,6 +147,14 @@ def submit(config: Config, batch: str, *, command: Sequence[str]) -> list[Path]:
         number = client.submit(folder / record.SCRIPT, folder=folder)
     record.add(folder, record.submitted("slurm", number, command, output=f"slurm-{number}.out"))
     return [folder]
+
+
+def _rising(option: str, counts: str) -> list[int]:
+    words = counts.split(",")
+    nodes = [int(word) for word in words if word.isdecimal() and len(word) < 6]
+    if len(nodes) != len(words) or nodes != sorted(set(nodes)) or nodes[0] < 1:
+        raise ConfigError(f"{option} {shown(counts)}: expected rising numbers of nodes such as 1,2,4")
+    return nodes
 
 
 def _header(config: Config, *, requeue: bool) -> list[str]:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import photos
 import pytest
 import torch
 from PIL import Image
 
+from hvdtrain.bench import photos
 from hvdtrain.data import loader, scan
 from hvdtrain.data.dali import DaliDecoder
 from hvdtrain.data.decoder import Decoder, Pictures

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import photos
 import pytest
 
+from hvdtrain.bench import photos
 from hvdtrain.data import loader, quarantine, scan, verify
 from hvdtrain.data.index import Index
 from hvdtrain.data.loader import Augmentation

@@ -1,16 +1,13 @@
 """Scaling efficiency of real runs: measured without leaving a trace, told with its baseline, and summing to one."""
 
-import json
 import statistics
-from pathlib import Path
 
 import pytest
 import torch
 
-from hvdtrain.cli import main
 from hvdtrain.train.meters import LIVE_WINDOWS, WARM_UP
 
-from .conftest import MEASURED, SMALL, Job, Launch
+from .conftest import MEASURED, Job, Launch
 
 pytestmark = pytest.mark.multiproc
 
@@ -87,19 +84,3 @@ def test_without_a_stored_baseline_there_is_no_efficiency_and_it_is_said_why(lau
     assert "no scaling efficiency: " in output
     assert "has no speed of 1 worker under these settings" in output
     assert {report["efficiency"] for report in job.events("report")} == {None}
-
-
-def test_the_bench_runs_one_worker_and_two_in_turn_and_says_how_well_that_scales(
-    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    json_file = tmp_path / "scaling.json"
-    options = [*SMALL.split(), f"--data.dir={digits}", "--metrics.baselines_dir", str(tmp_path)]
-    given = ["bench", "scaling", "--rounds=2", "--steps=30", f"--json={json_file}", "--dir", str(tmp_path / "bench")]
-    assert main([*given, *options]) == 0
-    table = capsys.readouterr().out
-    assert "by definition" in table
-    found = json.loads(json_file.read_text())
-    assert (found["kind"], found["model"], found["batch_size"]) == ("weak", "resnet8", 16)
-    assert [point["workers"] for point in found["points"]] == [1, 2]
-    assert all(len(point["rounds"]) == 2 and min(point["rounds"]) > 0 for point in found["points"])
-    assert not (tmp_path / "bench" / "1-workers").exists()

@@ -16,7 +16,7 @@ EXAMPLES = dict(
 )
 
 
-@pytest.mark.parametrize("name", ["train.sbatch", "scaling.sbatch", "prepare.sbatch"])
+@pytest.mark.parametrize("name", ["train.sbatch", "scaling.sbatch", "bench.sbatch", "prepare.sbatch"])
 def test_an_example_is_what_its_command_prints(
     name: str, golden: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

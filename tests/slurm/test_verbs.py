@@ -215,6 +215,18 @@ def test_without_slurm_submit_says_what_else_there_is(runs: Path, bin_folder: Pa
     assert said.startswith("hvdtrain: sbatch: No such file or directory on PATH → --local to run on this machine")
 
 
+def test_benches_are_told_how_to_start_workers_on_several_nodes(runs: Path, capsys: Output) -> None:
+    given = ("--data.source", "synthetic", "--job.workers_per_node", "4", "--run.name", "b")
+    assert told(capsys, "submit", "--bench", "1,2", *given).startswith("job 4711")
+    script = (runs / "b" / "job.sbatch").read_text()
+    assert "#SBATCH --nodes=2\n" in script
+    assert "\nworkers=4,8\n" in script
+    assert "'hvdtrain launch mpirun --bind-to none -np '\"'\"'{workers}'\"'\"' --map-by ppr:4:node'" in script
+    assert "(hvdtrain bench allreduce --workers 4 --device cpu --model resnet50 " in script
+    for wrong in ("x", "2,1", "0,1"):
+        assert "--bench" in told(capsys, "submit", f"--bench={wrong}", "--data.source", "synthetic", code=2)
+
+
 def test_scaling_trains_on_more_and_more_nodes(runs: Path, capsys: Output) -> None:
     assert told(capsys, "submit", "--scaling", "1,2,4", "--data.source", "synthetic").startswith("job 4711")
     submitted = yaml.safe_load((runs / "scaling" / "submitted.yaml").read_text())
