@@ -10,6 +10,7 @@ import platform
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from hvdtrain.distributed.chief import Beat, Chief, Worker
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.follower import Follower, turn_seconds
 from hvdtrain.distributed.hub import Hub
+from hvdtrain.distributed.limits import needed
 from hvdtrain.distributed.stacks import Stacks, in_time
 from hvdtrain.distributed.verdict import LOGS, Verdict, ranks_in_words
 from hvdtrain.distributed.wire import Offer, connect
@@ -32,8 +34,10 @@ from hvdtrain.log import logger
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.25  # between two looks at what came
 ENTRY_LOOK_SECONDS = 0.02  # while workers come in
+APART_SECONDS = 0.0005  # of one worker after the other: some systems let 128 wait to be let in, and turn others away
 NEWS_WAIT_SECONDS = 2.0  # after a collective failed, for the reason
 GOODBYE_SECONDS = 1.0
+MOST_HOSTS = 4  # in a message
 DONE_SECONDS = 3.0  # that rank 0 waits for the others' stacks
 RECORD_SECONDS = 3.0  # for the event; a file system that does not answer may be why nothing moves
 LEAVE_SECONDS = 5.0  # that the others leave rank 0 to speak; at the end of all, whatever else happens, everybody leaves
@@ -110,21 +114,15 @@ class Watchdog:
             raise
         missing = [rank for rank in range(comm.size) if rank not in reached]
         if hub and missing:
-            hosts = ", ".join(sorted({workers[rank].host for rank in missing})[:4])
-            where = f"port {hub.offer.port} of {workers[0].host}"
-            logger.warning(
-                "%s on %s cannot reach %s: their silence will go unnoticed → let the workers' hosts talk to each other "
-                "on all TCP ports",
-                ranks_in_words(missing),
-                hosts,
-                where,
-            )
+            logger.warning("%s", _unreached(missing, workers, hub))
         chief.watch(reached, self._awake.seconds)
         return chief
 
     def _follow(self) -> Follower:
         nothing: Offer | None = None
         offer = self._comm.broadcast_object(nothing, "watchdog: address")
+        if offer:
+            time.sleep(self._comm.rank * APART_SECONDS)
         link = connect(offer, self._comm.rank) if offer else None
         try:
             self._comm.gather(link is not None, "watchdog: reached")
@@ -221,6 +219,18 @@ class Watchdog:
         who = f"rank {self._comm.rank}: " if self._comm.size > 1 else ""
         with suppress(OSError):
             os.write(2, f"hvdtrain: {who}{message}\n".encode(errors="replace"))
+
+
+def _unreached(missing: Sequence[int], workers: Sequence[Worker], hub: Hub) -> str:
+    """In words, with what to do about it."""
+    hosts = ", ".join(sorted({workers[rank].host for rank in missing})[:MOST_HOSTS])
+    who = f"{ranks_in_words(missing)} on {hosts} cannot reach port {hub.offer.port} of {workers[0].host}"
+    wanted = needed(len(workers))
+    if hub.open_files < wanted:
+        remedy = f"rank 0 may open {hub.open_files} files: ask for a limit (nofile) of {wanted} on {workers[0].host}"
+    else:
+        remedy = "let the workers' hosts talk to each other on all TCP ports"
+    return f"{who}: their silence will go unnoticed → {remedy}"
 
 
 def _leave_after(seconds: float) -> None:
