@@ -1,8 +1,8 @@
 """The other workers' ends of the watch: `python followers.py K` with rank 0's offer on its standard input.
 
 K - 1 real links and followers in one process, which says how many have connected. From then on each sends its
-beat once a second, at a moment of its own, and reads what it is told. When the input ends, all connections end at once,
-as those of hosts that were lost; after `bye` on it, in order.
+beat every second or two, at a moment of its own, and reads what it is told. When the input ends, all connections end at
+once, as those of hosts that were lost; after `bye` on it, in order.
 """
 
 import json
@@ -13,12 +13,13 @@ import time
 
 from hvdtrain.distributed import limits
 from hvdtrain.distributed.activity import TRAINING
-from hvdtrain.distributed.chief import Beat, Worker
+from hvdtrain.distributed.chief import Beat, Worker, beat_seconds
 from hvdtrain.distributed.follower import Follower
 from hvdtrain.distributed.wire import Link, Offer, connect
 
 AT_ONCE = 32  # threads that connect
 TICK_SECONDS = 0.05
+SILENCE_SECONDS = 300.0  # as by default
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     offer = Offer(**json.loads(sys.stdin.readline()))
     followers = joined(offer, size)
     print(len(followers), flush=True)
-    live(followers)
+    live(followers, beat_seconds(size, SILENCE_SECONDS))
 
 
 def joined(offer: Offer, size: int) -> list[Follower]:
@@ -52,13 +53,14 @@ def joined(offer: Offer, size: int) -> list[Follower]:
         thread.join()
     workers = [Worker(f"h{rank // 8}", 1000 + rank) for rank in range(size)]
     return [
-        Follower(rank, workers, time.monotonic(), silence_seconds=300.0, link=links[rank]) for rank in sorted(links)
+        Follower(rank, workers, time.monotonic(), silence_seconds=SILENCE_SECONDS, link=links[rank])
+        for rank in sorted(links)
     ]
 
 
-def live(followers: list[Follower]) -> None:
-    """Each at its own tick of a second, as many at each."""
-    ticks, began, tick = round(1 / TICK_SECONDS), time.monotonic(), 0
+def live(followers: list[Follower], seconds: float) -> None:
+    """Each at its own tick of so many `seconds`, as many at each."""
+    ticks, began, tick = round(seconds / TICK_SECONDS), time.monotonic(), 0
     while not select.select([sys.stdin], [], [], max(0.0, began + tick * TICK_SECONDS - time.monotonic()))[0]:
         now = time.monotonic()
         for place in range(tick % ticks, len(followers), ticks):

@@ -1,7 +1,7 @@
 """Rank 0's watch over k workers: `python watched.py K SECONDS` prints what it costs, as JSON.
 
-The watchdog is the real one, with K - 1 real TCP connections from followers.py, each with a beat a second. Bytes and
-segments are the kernel's counts; CPU is that of the watchdog's thread.
+The watchdog is the real one, with K - 1 real TCP connections from followers.py, each with a beat every second or two.
+Bytes and segments are the kernel's counts; CPU is that of the watchdog's thread.
 """
 
 import gc

@@ -1,8 +1,9 @@
 """Ends a job that would hang, and says who hangs.
 
 Horovod waits for ever for a worker that is stopped, whose host has gone or that never comes to the sum. So every worker
-has a thread that tells rank 0 once a second, over connections of its own, how it goes. Rank 0 judges (verdict.py),
-tells everyone to write down where its threads are, says which worker it is, and leaves; launchers then end the others.
+has a thread that tells rank 0 every second or two, over a connection of its own, how it goes. Rank 0 judges
+(verdict.py), tells everyone to write down where its threads are, says which worker it is, and leaves; launchers then
+end the others.
 """
 
 import os
@@ -19,7 +20,7 @@ from typing import NoReturn
 from hvdtrain import outcome
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.awake import Awake
-from hvdtrain.distributed.chief import Beat, Chief, Worker
+from hvdtrain.distributed.chief import Beat, Chief, Worker, beat_seconds
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.follower import Follower, turn_seconds
 from hvdtrain.distributed.hub import Hub
@@ -31,7 +32,6 @@ from hvdtrain.errors import PeerLost, Stalled
 from hvdtrain.events import EventLog, Tail, records
 from hvdtrain.log import logger
 
-BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.25  # between two looks at what came
 ENTRY_LOOK_SECONDS = 0.02  # while workers come in
 APART_SECONDS = 0.0005  # of one worker after the other: some systems let 128 wait to be let in, and turn others away
@@ -58,6 +58,7 @@ class Watchdog:
         self._silence_seconds, self._run_dir = silence_seconds, run_dir
         self._awake, self._idle_seconds = Awake(), 0.0
         self._look_seconds = ENTRY_LOOK_SECONDS
+        self._beat_seconds = beat_seconds(comm.size, silence_seconds)
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._live, name="watchdog", daemon=True)
         self._workers: list[Worker] = []
@@ -140,7 +141,7 @@ class Watchdog:
             now, verdict = self._go_on(), None
             self._side.look(now)
             if now >= next_beat:
-                next_beat = now + BEAT_SECONDS
+                next_beat = now + self._beat_seconds
                 self._stacks.write_unless_called_within(self._timer_seconds)
                 verdict = self._side.beat(now, self._own_beat())
             if isinstance(self._side, Follower) and self._side.verdict:
@@ -161,7 +162,7 @@ class Watchdog:
     @property
     def _timer_seconds(self) -> float:
         """Before rank 0 ends the job, for it cannot tell a worker to write its stacks that hears nothing."""
-        return max(self._silence_seconds - 2 * BEAT_SECONDS, self._silence_seconds / 2)
+        return max(self._silence_seconds - 2 * self._beat_seconds, self._silence_seconds / 2)
 
     def _news(self) -> str:
         deadline = time.monotonic() + NEWS_WAIT_SECONDS
