@@ -23,6 +23,8 @@ class Outcome:
 def tell(run_dir: Path, code: int, message: str) -> None:
     """The first to tell is right: others may only see what came of it. What cannot be written is lost."""
     path = run_dir / NAME
+    if os.path.lexists(path):  # a thousand workers that lose a peer need not write a thousand files to find that out
+        return
     temporary = run_dir / f".{NAME}.{secrets.token_hex(8)}.tmp"
     line = " ".join(message.split())[:MOST_CHARACTERS]
     with suppress(OSError):

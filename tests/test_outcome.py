@@ -24,6 +24,12 @@ def test_the_first_to_tell_is_right(tmp_path: Path) -> None:
     assert outcome.read(tmp_path) == Outcome(5, "the cause")
 
 
+def test_where_one_has_told_others_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome.tell(tmp_path, 5, "the cause")
+    monkeypatch.setattr(Path, "write_text", None)
+    outcome.tell(tmp_path, 6, "what came of it")
+
+
 def test_of_many_at_once_one_is_first_and_whole(tmp_path: Path) -> None:
     threads = [threading.Thread(target=outcome.tell, args=(tmp_path, 6, f"{i} " * 900)) for i in range(8)]
     for thread in threads:

@@ -7,9 +7,12 @@
     horovod-2       two Horovod workers, DistributedOptimizer
     ddp-2           two workers, torch DistributedDataParallel over gloo
 
-and ours-2 with or without one of IDEAS, which shows what that is worth. The two that need one process share one, model and memory included: two processes of the same loop differ by some percent through the luck of
-their memory pages. Horovod's DistributedOptimizer takes contiguous gradients only, so its weights are contiguous, while
-its pictures, and with them its activations, are channels-last as everybody's.
+and ours-2 with or without one of IDEAS, which shows what that is worth.
+
+The two that need one process share one, model and memory included: two processes of the same loop differ by some
+percent through the luck of their memory pages. Horovod's DistributedOptimizer takes contiguous gradients only, so its
+weights are contiguous, while its pictures, and with them its activations, are channels-last as everybody's. All of them
+have the allocator of a worker (distributed/allocator.py).
 """
 
 import json

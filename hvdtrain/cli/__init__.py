@@ -3,6 +3,7 @@
 A verb imports its room inside itself, so that help, configuration and the like need no torch and answer at once.
 """
 
+import math
 import os
 import sys
 import time
@@ -22,6 +23,9 @@ from hvdtrain.log import logger
 # A worker that leaves it to another one to say what is wrong stays this long: launchers end everyone as soon as one has
 # left, and must not end the one that speaks before it has spoken.
 PATIENCE_SECONDS = 5.0
+# From one rank to that of twice its number: of many that have the same to say, each leaves it to those before it for a
+# moment. A launcher ends all within that, and the log has some lines in place of a thousand.
+TURN_SECONDS = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int, topology: Topology, *, everyones: bool = False) -> int:
     """Say what went wrong once. What all ranks see alike, as a usage error or an interrupt, is rank 0's to tell."""
     logger.debug("exit %d: %s", code, message)
+    time.sleep(turn_seconds(topology.rank))
     if topology.rank == 0 or not everyones:
         who = f"rank {topology.rank}: " if topology.size > 1 and not everyones else ""
         lines = [f"hvdtrain: {who}{line}" for line in message.splitlines()]
@@ -70,6 +75,15 @@ def _fail(message: str, code: int, topology: Topology, *, everyones: bool = Fals
     if topology.size > 1:
         _leave(code)
     return code
+
+
+def turn_seconds(rank: int) -> float:
+    """How long this rank leaves it to those before it to say what it would say.
+
+    >>> [turn_seconds(rank) for rank in (0, 1, 7, 1023)]
+    [0.0, 0.2, 0.6, 2.0]
+    """
+    return round(TURN_SECONDS * math.log2(rank + 1), 3)
 
 
 def _leave(code: int) -> NoReturn:

@@ -9,6 +9,9 @@ from hvdtrain.distributed.hub import LOST, Hub
 from hvdtrain.distributed.verdict import Sight, Verdict, judge, lost_peers
 from hvdtrain.distributed.wire import Garbage
 
+BEAT_SECONDS = 1.0
+MOST_BEAT_SECONDS = 2.0  # half of what makes somebody doubt whether a worker lives
+BEATS_A_SECOND = 512  # that rank 0 hears without being slower for it: a fiftieth of a core takes twice as many
 NEWS_SECONDS = 5.0  # of silence that are worth telling once a collective has failed
 
 
@@ -18,9 +21,21 @@ class Worker:
     pid: int
 
 
+def beat_seconds(size: int, silence_seconds: float) -> float:
+    """From one beat of a worker of `size` to its next.
+
+    Args:
+        silence_seconds: within which every worker has to be heard of.
+
+    >>> [beat_seconds(size, 300.0) for size in (2, 512, 768, 1024, 4096)], beat_seconds(1024, 5.0)
+    ([1.0, 1.0, 1.5, 2.0, 2.0], 1.25)
+    """
+    return max(BEAT_SECONDS, min(size / BEATS_A_SECOND, MOST_BEAT_SECONDS, silence_seconds / 4))
+
+
 @dataclass(frozen=True)
 class Beat:
-    """What a worker says once a second, see `Sight`."""
+    """What a worker says every `beat_seconds`, see `Sight`."""
 
     step: int
     phase: str
@@ -113,7 +128,7 @@ class Chief:
             self._hub.tell(news=self.news(now))
 
     def beat(self, now: float, own: Beat) -> Verdict | None:
-        """Once a second: what is to be done about what is known."""
+        """Every `beat_seconds`: what is to be done about what is known."""
         self.table.hear(0, own, now)
         sights = self.table.sights(now)
         if self._hub:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hvdtrain.distributed import threads
+from hvdtrain.distributed import limits, threads
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.topology import Topology
 from hvdtrain.errors import EnvironmentFault, PeerLost
@@ -119,6 +119,7 @@ class HorovodComm:
                 the sign of an mpirun that belongs to another MPI than the one Horovod was built with.
         """
         topology.has_mpi()
+        limits.allow_open_files(limits.needed(topology.size))  # Gloo connects each worker to each
         before = threads.mine()
         try:
             import horovod.torch as hvd

@@ -72,12 +72,19 @@ def gpu(sights: Sequence[Gpus], rank: int) -> int | None:
             remedy="hvdtrain doctor there; is CUDA_VISIBLE_DEVICES empty, or no GPU asked for (--gpus-per-task)?",
             everyones=True,
         )
-    for host in sorted({sight.host for sight in sights}):
-        _enough(host, [sight for sight in sights if sight.host == host])
+    by_host: dict[str, list[Gpus]] = {}
+    for sight in sights:
+        by_host.setdefault(sight.host, []).append(sight)
+    for host in sorted(by_host):
+        _enough(host, by_host[host], tells=sights[rank] is by_host[host][0])
     return sights[rank].own
 
 
-def _enough(host: str, workers: Sequence[Gpus]) -> None:
+def _enough(host: str, workers: Sequence[Gpus], *, tells: bool) -> None:
+    """
+    Args:
+        tells: this rank warns, one of its host; of a thousand each would tell of a hundred hosts.
+    """
     taken = [worker.gpus[worker.own] for worker in workers if worker.own < len(worker.gpus)]
     if len(set(taken)) == len(workers):
         return
@@ -89,7 +96,8 @@ def _enough(host: str, workers: Sequence[Gpus]) -> None:
             remedy=f"at most {gpus} on each node; to share on purpose, give each one by CUDA_VISIBLE_DEVICES",
             everyones=True,
         )
-    logger.warning("%s, and share them as CUDA_VISIBLE_DEVICES says", told)
+    if tells:
+        logger.warning("%s, and share them as CUDA_VISIBLE_DEVICES says", told)
 
 
 def share_of_cores(comm: Comm) -> int:

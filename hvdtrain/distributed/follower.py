@@ -47,7 +47,7 @@ class Follower:
         self._lost = not self._link.open
 
     def beat(self, now: float, own: Beat) -> Verdict | None:
-        """Once a second: say how it goes, and what is to be done about rank 0."""
+        """Every `beat_seconds`: say how it goes, and what is to be done about rank 0."""
         if self._over or not self._link:
             return None
         self._link.send(**asdict(own))

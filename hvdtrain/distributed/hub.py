@@ -1,6 +1,5 @@
 """Rank 0's end of the connections by which workers tell that they live: one thread serves a thousand of them."""
 
-import resource
 import secrets
 import selectors
 import socket
@@ -9,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from hvdtrain.distributed.limits import allow_open_files, needed
 from hvdtrain.distributed.wire import Channel, Garbage, Offer, addresses, line, matches, proof
 
 STRANGER_SECONDS = 5.0  # within which a newcomer must have proved to be of this job
 MOST_STRANGERS = 64  # at a time, beside the workers that are still expected; of too many the oldest goes
-SPARE_FILES = 512  # open files for everything else
 
 LOST = "lost"
 """The name of what `Hub.look` says of a connection that has ended."""
@@ -30,7 +29,7 @@ class Hub:
         Raises:
             OSError: this host has no address to listen on.
         """
-        _allow_open_files(size + SPARE_FILES)
+        self.open_files = allow_open_files(needed(size))
         self._listener = _listen(one_host, size)
         self._listener.setblocking(False)
         self._size, self._token = size, secrets.token_hex(16)
@@ -162,11 +161,3 @@ def _listen(one_host: bool, size: int) -> socket.socket:
         with suppress(OSError):  # the system knows IPv6, but has it switched off
             return socket.create_server(("", 0), family=socket.AF_INET6, backlog=size, dualstack_ipv6=True)
     return socket.create_server(("", 0), backlog=size)
-
-
-def _allow_open_files(count: int) -> None:
-    """Raise this process's own limit, often 1,024, as far as it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -62,7 +62,7 @@ def judge(sights: Sequence[Sight], silence_seconds: float) -> Verdict | None:
     """
     silent = [sight for sight in sights if sight.silent_seconds >= silence_seconds]
     if silent:
-        others = [sight for sight in sights if sight not in silent]
+        others = [sight for sight in sights if sight.silent_seconds < silence_seconds]
         remedy = f"{_look_at(silent[0])}, where state T is stopped; stacks of the others in {LOGS}/rank-*.log"
         return Verdict([sight.rank for sight in silent], _with_waiting(_silence(silent), others), remedy)
     doubt_seconds = min(DOUBT_SECONDS, silence_seconds / 2)

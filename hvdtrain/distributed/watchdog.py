@@ -1,8 +1,9 @@
 """Ends a job that would hang, and says who hangs.
 
 Horovod waits for ever for a worker that is stopped, whose host has gone or that never comes to the sum. So every worker
-has a thread that tells rank 0 once a second, over connections of its own, how it goes. Rank 0 judges (verdict.py),
-tells everyone to write down where its threads are, says which worker it is, and leaves; launchers then end the others.
+has a thread that tells rank 0 every second or two, over a connection of its own, how it goes. Rank 0 judges
+(verdict.py), tells everyone to write down where its threads are, says which worker it is, and leaves; launchers then
+end the others.
 """
 
 import os
@@ -10,6 +11,7 @@ import platform
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +20,11 @@ from typing import NoReturn
 from hvdtrain import outcome
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.awake import Awake
-from hvdtrain.distributed.chief import Beat, Chief, Worker
+from hvdtrain.distributed.chief import Beat, Chief, Worker, beat_seconds
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.follower import Follower, turn_seconds
 from hvdtrain.distributed.hub import Hub
+from hvdtrain.distributed.limits import needed
 from hvdtrain.distributed.stacks import Stacks, in_time
 from hvdtrain.distributed.verdict import LOGS, Verdict, ranks_in_words
 from hvdtrain.distributed.wire import Offer, connect
@@ -29,11 +32,12 @@ from hvdtrain.errors import PeerLost, Stalled
 from hvdtrain.events import EventLog, Tail, records
 from hvdtrain.log import logger
 
-BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.25  # between two looks at what came
 ENTRY_LOOK_SECONDS = 0.02  # while workers come in
+APART_SECONDS = 0.0005  # of one worker after the other: some systems let 128 wait to be let in, and turn others away
 NEWS_WAIT_SECONDS = 2.0  # after a collective failed, for the reason
 GOODBYE_SECONDS = 1.0
+MOST_HOSTS = 4  # in a message
 DONE_SECONDS = 3.0  # that rank 0 waits for the others' stacks
 RECORD_SECONDS = 3.0  # for the event; a file system that does not answer may be why nothing moves
 LEAVE_SECONDS = 5.0  # that the others leave rank 0 to speak; at the end of all, whatever else happens, everybody leaves
@@ -54,6 +58,7 @@ class Watchdog:
         self._silence_seconds, self._run_dir = silence_seconds, run_dir
         self._awake, self._idle_seconds = Awake(), 0.0
         self._look_seconds = ENTRY_LOOK_SECONDS
+        self._beat_seconds = beat_seconds(comm.size, silence_seconds)
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._live, name="watchdog", daemon=True)
         self._workers: list[Worker] = []
@@ -110,21 +115,15 @@ class Watchdog:
             raise
         missing = [rank for rank in range(comm.size) if rank not in reached]
         if hub and missing:
-            hosts = ", ".join(sorted({workers[rank].host for rank in missing})[:4])
-            where = f"port {hub.offer.port} of {workers[0].host}"
-            logger.warning(
-                "%s on %s cannot reach %s: their silence will go unnoticed → let the workers' hosts talk to each other "
-                "on all TCP ports",
-                ranks_in_words(missing),
-                hosts,
-                where,
-            )
+            logger.warning("%s", _unreached(missing, workers, hub))
         chief.watch(reached, self._awake.seconds)
         return chief
 
     def _follow(self) -> Follower:
         nothing: Offer | None = None
         offer = self._comm.broadcast_object(nothing, "watchdog: address")
+        if offer:
+            time.sleep(self._comm.rank * APART_SECONDS)
         link = connect(offer, self._comm.rank) if offer else None
         try:
             self._comm.gather(link is not None, "watchdog: reached")
@@ -142,7 +141,7 @@ class Watchdog:
             now, verdict = self._go_on(), None
             self._side.look(now)
             if now >= next_beat:
-                next_beat = now + BEAT_SECONDS
+                next_beat = now + self._beat_seconds
                 self._stacks.write_unless_called_within(self._timer_seconds)
                 verdict = self._side.beat(now, self._own_beat())
             if isinstance(self._side, Follower) and self._side.verdict:
@@ -163,7 +162,7 @@ class Watchdog:
     @property
     def _timer_seconds(self) -> float:
         """Before rank 0 ends the job, for it cannot tell a worker to write its stacks that hears nothing."""
-        return max(self._silence_seconds - 2 * BEAT_SECONDS, self._silence_seconds / 2)
+        return max(self._silence_seconds - 2 * self._beat_seconds, self._silence_seconds / 2)
 
     def _news(self) -> str:
         deadline = time.monotonic() + NEWS_WAIT_SECONDS
@@ -221,6 +220,18 @@ class Watchdog:
         who = f"rank {self._comm.rank}: " if self._comm.size > 1 else ""
         with suppress(OSError):
             os.write(2, f"hvdtrain: {who}{message}\n".encode(errors="replace"))
+
+
+def _unreached(missing: Sequence[int], workers: Sequence[Worker], hub: Hub) -> str:
+    """In words, with what to do about it."""
+    hosts = ", ".join(sorted({workers[rank].host for rank in missing})[:MOST_HOSTS])
+    who = f"{ranks_in_words(missing)} on {hosts} cannot reach port {hub.offer.port} of {workers[0].host}"
+    wanted = needed(len(workers))
+    if hub.open_files < wanted:
+        remedy = f"rank 0 may open {hub.open_files} files: ask for a limit (nofile) of {wanted} on {workers[0].host}"
+    else:
+        remedy = "let the workers' hosts talk to each other on all TCP ports"
+    return f"{who}: their silence will go unnoticed → {remedy}"
 
 
 def _leave_after(seconds: float) -> None:

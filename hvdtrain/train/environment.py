@@ -11,6 +11,7 @@ from hvdtrain import __version__
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed import ring
 from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.cores import in_words
 from hvdtrain.distributed.tuning import Tuning
 from hvdtrain.masking import masked, masked_command, masked_fields
 from hvdtrain.provenance import processor
@@ -45,7 +46,7 @@ def describe(
         "device": str(device),
         "device_name": device_name(device),
         "threads": threads,
-        "cores": sorted(os.sched_getaffinity(0)),
+        "cores": in_words(os.sched_getaffinity(0)),
         "metrics": endpoint,
     }
     return {

@@ -108,15 +108,40 @@ class Ranks(SoloComm):
         self.size, self.allreduce = size, allreduce
 
     def start_sum(self, tensor: torch.Tensor, name: str) -> None:
-        parts = [tensor.clone(), *(ring._numbers(rank, tensor.numel()) for rank in range(1, self.size))]
+        among = ring.witnesses(self.size)
+        given = tensor != 0
+        parts = [torch.zeros_like(tensor) for _ in range(self.size)]
+        for rank in among:
+            parts[rank][given] = ring._numbers(rank, int(given.sum()))
+        assert torch.equal(parts[0], tensor)
         tensor.copy_(self.allreduce(parts))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, 9, 16, 50])
 def test_the_answer_of_a_collective(size: int) -> None:
     cpu = torch.device("cpu")
-    assert ring.algorithm(Ranks(size, lambda parts: around(parts, 0, 1)), cpu) == "ring"
-    assert ring.algorithm(Ranks(size, sequential), cpu) == "not a ring"
+    for first, step in ((0, 1), (1, 1), (2, -1)):
+        assert ring.algorithm(Ranks(size, lambda parts, f=first, s=step: around(parts, f, s)), cpu) == "ring"  # type: ignore[misc]
+    for other in (sequential, doubling, exact):
+        assert ring.algorithm(Ranks(size, other), cpu) == "not a ring"
+
+
+class Weighed(SoloComm):
+    """Of `size`; keeps what it was to sum, which is no ring."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.elements, self.given = size, 0, 0
+
+    def start_sum(self, tensor: torch.Tensor, name: str) -> None:
+        self.elements, self.given = tensor.numel(), int((tensor != 0).sum())
+
+
+def test_a_thousand_ranks_are_told_by_a_few_of_them() -> None:
+    """With the numbers of all, each rank would hold 16 GiB of them, and add them up a million times."""
+    comm = Weighed(1024)
+    assert ring.algorithm(comm, torch.device("cpu")) == "not a ring"
+    assert comm.elements == 1024 * ring.ELEMENTS_PER_RANK
+    assert comm.given == ring.MOST_WITNESSES * ring.ELEMENTS_PER_RANK
 
 
 def test_one_or_two_ranks_do_not_tell() -> None:

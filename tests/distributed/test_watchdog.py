@@ -84,6 +84,20 @@ def test_of_a_thousand_silent_workers_the_hosts_are_named() -> None:
     )
 
 
+def test_a_thousand_workers_are_not_compared_with_each_other() -> None:
+    class Alone(Sight):
+        __slots__ = ()
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("compared")
+
+    sights = [Alone(rank, "h", rank, silent_seconds=SILENCE * (rank % 2)) for rank in range(1024)]
+    verdict = judge(sights, SILENCE)
+    assert verdict
+    assert verdict.ranks == list(range(1, 1024, 2))
+
+
 def test_who_holds_up_the_others_is_named() -> None:
     sights = [stuck(0, "gradients.3"), stuck(1, "gradients.3"), sight(2, idle_seconds=SILENCE + 1)]
     verdict = judge(sights, SILENCE)

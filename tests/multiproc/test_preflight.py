@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hvdtrain.distributed.cores import numbers
 from hvdtrain.distributed.preflight import ELEMENTS
 from hvdtrain.report.units import bandwidth
 
@@ -199,7 +200,7 @@ def test_a_sum_is_timed_before_the_run_and_shown_by_the_report(launch: Launch) -
 
 def test_each_worker_of_a_node_has_cores_of_its_own(launch: Launch) -> None:
     job = launch("mpirun", 2, FEW, "--distributed.bind=auto", name="bound").finish()
-    first, second = (set(worker["cores"]) for worker in job.environment()["workers"])
+    first, second = (set(numbers(worker["cores"])) for worker in job.environment()["workers"])
     assert first | second == os.sched_getaffinity(0)
     assert not first & second
 
@@ -207,6 +208,6 @@ def test_each_worker_of_a_node_has_cores_of_its_own(launch: Launch) -> None:
 def test_it_can_be_switched_off_and_one_worker_has_none(launch: Launch) -> None:
     off = launch("mpirun", 2, FEW, "--distributed.bind=none", name="untimed").finish()
     assert off.environment()["preflight"] is None
-    assert {len(worker["cores"]) for worker in off.environment()["workers"]} == {len(os.sched_getaffinity(0))}
+    assert {len(numbers(worker["cores"])) for worker in off.environment()["workers"]} == {len(os.sched_getaffinity(0))}
     alone = launch("none", 1, FEW, "--distributed.preflight=true", name="untimed-alone").finish()
     assert alone.environment()["preflight"] is None
