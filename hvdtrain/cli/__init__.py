@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from hvdtrain import __version__
-from hvdtrain.cli import data, jobs, machine, measure, run, watch
+from hvdtrain.cli import data, jobs, machine, measure, plan, run, watch
 from hvdtrain.cli.verbs import Verb
 from hvdtrain.config.load import Parser
 from hvdtrain.distributed.topology import Topology, from_environment
@@ -80,6 +80,6 @@ def _parser() -> Parser:
     parser = Parser(prog="hvdtrain", description="Horovod cluster training for ImageNet.")
     parser.add_argument("--version", action="version", version=f"hvdtrain {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
-    for module in (run, data, jobs, watch, measure, machine):
+    for module in (run, data, jobs, watch, measure, plan, machine):
         module.add(verbs)
     return parser
