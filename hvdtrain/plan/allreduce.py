@@ -45,8 +45,8 @@ def ring(size: float, workers: int, bandwidth: float, hop_seconds: float) -> flo
     """Reduce-scatter and all-gather in 2 (k - 1) hops of 1/k of the data (Patarasuk and Yuan 2009). A ring that follows
     the nodes, as NCCL's does, enters and leaves each of them once: its bandwidth is that of the slowest link.
 
-    >>> ring(100e6, 4, 1e9, 0.0), ring(0, 4, 1e9, 1e-6)
-    (0.15, 6e-06)
+    >>> ring(2e9, 4, 1e9, 0.0), ring(0, 4, 1e9, 1e-6)
+    (3.0, 6e-06)
     """
     return 2 * (workers - 1) * (size / workers / bandwidth + hop_seconds)
 

@@ -14,9 +14,10 @@ class Constants:
     rdma: float
     """Share of a network's nominal speed that a sum reaches with RDMA: RoCE, InfiniBand, Omni-Path."""
     tcp: float
-    """The same over sockets."""
+    """Of what travels over sockets, the share that is not headers."""
     tcp_bytes: float
-    """What sockets carry at most, bytes/s: beyond it the hosts' cores copy, not the network."""
+    """What a node's cores copy for its sockets, bytes/s: to each byte's time on the wire comes that of its copy, which
+    RDMA does without."""
     nvlink: float
     """Share of NVLink's nominal speed, all links of a GPU together."""
     pcie: float
@@ -32,7 +33,10 @@ class Constants:
 
     def across(self, nominal: float, transport: str) -> float:
         """Effective bytes/s of a node's link to the network."""
-        return min(nominal * self.tcp, self.tcp_bytes) if transport == "tcp" else nominal * self.rdma
+        if transport != "tcp":
+            return nominal * self.rdma
+        wire = nominal * self.tcp
+        return wire * self.tcp_bytes / (wire + self.tcp_bytes)
 
     def within(self, nominal: float, link: str) -> float:
         """Effective bytes/s of a worker's link within its node."""

@@ -52,7 +52,7 @@ def curve(found: Sequence[Prediction]) -> bytes:
 
 def validation() -> bytes:
     """Predicted over measured efficiency of every published point that counts, and the errors of the series."""
-    picture = _figure(4.4)
+    picture = _figure(6.0)
     points, bars = picture.subplots(1, 2)
     points.plot([30, 105], [30, 105], color=PALE, linestyle=":")
     points.fill_between([30, 105], [20, 95], [40, 115], color=GRID, linewidth=0, label="within 10 %")
@@ -72,11 +72,11 @@ def validation() -> bytes:
     colours = [RED if error > 0.1 else YELLOW if error > 0.05 else GREEN for _, error in errors]
     bars.barh([name for name, _ in errors], [100 * error for _, error in errors], color=colours, height=0.75)
     bars.axvline(100 * residuals.mean(), color=INK, linestyle="--", linewidth=1, label="mean")
-    bars.tick_params(axis="y", labelsize=3.6, length=0)
+    bars.tick_params(axis="y", labelsize=5, length=0)
     bars.set_ylim(-0.8, len(errors) - 0.2)
     bars.set_xlabel("error of a series, % of efficiency")
     bars.legend(loc="lower right", frameon=False)
-    return _png(picture)
+    return _png(picture, grid=False)
 
 
 def _dots(axes: "Axes", rows: Sequence[Row], name: str, colour: str, mark: str) -> None:
@@ -94,11 +94,12 @@ def _figure(height: float) -> "Figure":
     return figure
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: "Figure", *, grid: bool = True) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        if grid:
+            axes.grid(axis="y", color=GRID, linewidth=0.8)
     written = io.BytesIO()
     figure.savefig(written, format="png")
     return written.getvalue()
