@@ -126,7 +126,6 @@ def _facts(ask: Ask, setting: Setting, found: Prediction) -> Iterator[str]:
 def _parts(found: Prediction) -> Iterator[str]:
     taken = found.step
     yield f"{'of a step of ' + _ms(taken.seconds):<34}{'share':>9}{'each step':>13}"
-    hidden = max(0.0, taken.busy - taken.communication)
     parts = [
         ("computing", taken.compute),
         ("communication, exposed", taken.communication),
@@ -135,7 +134,7 @@ def _parts(found: Prediction) -> Iterator[str]:
     ]
     for name, seconds in parts:
         yield f"  {name:<32}{100 * seconds / taken.seconds:>7.1f} %{_ms(seconds):>13}"
-    yield f"  besides, hidden by computing: {_ms(hidden)} of sums"
+    yield f"  the sums themselves take {_ms(taken.busy)}, hidden by computing or not"
 
 
 def _inputs(setting: Setting) -> Iterator[str]:
