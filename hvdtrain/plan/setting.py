@@ -85,9 +85,7 @@ def setting(ask: Ask, shared: Constants | None = None) -> Setting:
     if ask.input_rate:
         inputs.append(Input("input", f"{ask.input_rate:,.0f} images/s of a node", "measured", "--input-rate"))
     else:
-        inputs.append(
-            Input("input", "never late", "assumed", "hvdtrain bench input measures it; then say --input-rate")
-        )
+        inputs.append(Input("input", "never late", "assumed", "benchmarks/input.py measures it; then say --input-rate"))
     found = Setting(
         network=network(ask.model),
         batch=ask.batch,

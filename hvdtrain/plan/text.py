@@ -116,6 +116,9 @@ def _facts(ask: Ask, setting: Setting, found: Prediction) -> Iterator[str]:
         end += f"; costs {found.cost:,.0f}, at {setting.price:g} for an hour of each"
     yield from _line("to the end", f"{end}, without evaluation and checkpoints")
     yield from _line("limited by", f"{found.limit}: {ADVICE[found.limit]}")
+    if found.batch < setting.batch:
+        alike = f"at n = {found.batch} a worker is taken to compute as many images/s as at n = {setting.batch}"
+        yield from _line("assumed", f"{alike}; fewer are slower: measure it, or say a smaller --batch")
     if found.minibatch > RECIPE_LIMIT:
         yield from _line(
             "accuracy",

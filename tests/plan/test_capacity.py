@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hvdtrain.errors import ConfigError
-from hvdtrain.plan import capacity, hardware
+from hvdtrain.plan import capacity, hardware, text
 from hvdtrain.plan.fit import Fit
 from hvdtrain.plan.setting import Ask, setting
 
@@ -83,6 +83,12 @@ def test_strong_scaling_keeps_the_minibatch() -> None:
         of(3, global_batch=2048)
     with pytest.raises(ConfigError, match="no multiple of --batch"):
         of(8, global_batch=8 * 48)
+
+
+def test_a_smaller_share_than_was_measured_is_said_to_be_assumed() -> None:
+    ask = replace(PAPER, global_batch=2048)
+    assert "at n = 8 a worker is taken" in text.answer(ask, setting(ask), of(256, global_batch=2048))
+    assert "a worker is taken" not in text.answer(ask, setting(ask), of(64, global_batch=2048))
 
 
 def test_the_sweep_doubles() -> None:
