@@ -116,6 +116,7 @@ JOB = {"submissions": [{"kind": "slurm", "id": "7", "output": "slurm-7.out"}]}
         *(["--help"], ["config"], ["train", "--help"], ["config", "--config", "demo"]),
         *(["submit", "--config", "demo", "--dry-run"], ["resume", RUN, "--dry-run"], ["resume", "--help"]),
         *(["submit", "--scaling", "1,2", "--dry-run"], ["submit", "--prepare", "archives", "--dry-run"]),
+        *(["plan", "--help"], ["plan", "--gpus", "64"], ["plan", "--validate"]),
         *(["jobs"], ["jobs", "--json"], ["status", RUN, "--json"], ["status", RUN], ["logs", RUN], ["cancel", RUN]),
     ],
     ids=" ".join,

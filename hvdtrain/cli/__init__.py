@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from hvdtrain import __version__
-from hvdtrain.cli import bench, data, jobs, machine, measure, run, watch
+from hvdtrain.cli import bench, data, jobs, machine, measure, plan, run, watch
 from hvdtrain.cli.verbs import Verb
 from hvdtrain.config.load import Parser
 from hvdtrain.distributed import allocator
@@ -97,6 +97,6 @@ def _parser() -> Parser:
     parser = Parser(prog="hvdtrain", description="Horovod cluster training for ImageNet.")
     parser.add_argument("--version", action="version", version=f"hvdtrain {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
-    for module in (run, data, jobs, watch, bench, measure, machine):
+    for module in (run, data, jobs, watch, bench, measure, plan, machine):
         module.add(verbs)
     return parser
