@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hvdtrain.train.build import Parts
 
 
-def config(options: Options, *, channels_last: bool = True, switched: Idea | None = None) -> Config:
+def config(options: "Options", *, channels_last: bool = True, switched: Idea | None = None) -> Config:
     """The run whose steps are measured."""
     return Config.model_validate(
         {
@@ -33,7 +33,7 @@ def config(options: Options, *, channels_last: bool = True, switched: Idea | Non
     )
 
 
-def _contender(name: str, options: Options, shared: "list[Parts]") -> Run:
+def _contender(name: str, options: "Options", shared: "list[Parts]") -> Run:
     """
     Args:
         shared: what contenders of one process have in common, made by the first.
@@ -65,7 +65,7 @@ def _contender(name: str, options: Options, shared: "list[Parts]") -> Run:
     return _bare(parts, parts.state.model, parts.state.optimizer) if loop == "bare" else _ours(parts, comm, options)
 
 
-def _with_horovod(options: Options, idea: Idea, *, ours: bool) -> "tuple[Parts, Comm]":
+def _with_horovod(options: "Options", idea: Idea, *, ours: bool) -> "tuple[Parts, Comm]":
     """
     Args:
         ours: with buckets; else with weights as DistributedOptimizer takes them, and nobody to sum the gradients yet.
@@ -88,7 +88,7 @@ def _with_horovod(options: Options, idea: Idea, *, ours: bool) -> "tuple[Parts, 
     return parts, comm
 
 
-def _parts(setting: Config, options: Options, comm: "Comm", *, bucket_bytes: int = 0) -> "Parts":
+def _parts(setting: Config, options: "Options", comm: "Comm", *, bucket_bytes: int = 0) -> "Parts":
     import torch
 
     from hvdtrain.train.build import build
@@ -119,7 +119,7 @@ def _bare(parts: "Parts", model: "nn.Module", optimizer: "Optimizer") -> Run:
     return run
 
 
-def _ours(parts: "Parts", comm: "Comm", options: Options) -> Run:
+def _ours(parts: "Parts", comm: "Comm", options: "Options") -> Run:
     """hvdtrain's own loop, with its metrics and reports."""
     from hvdtrain.distributed.activity import Activity
     from hvdtrain.metrics.registry import Metrics

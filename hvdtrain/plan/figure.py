@@ -1,26 +1,23 @@
 """The planner's pictures, as PNG, readable in grey too. matplotlib is imported where it draws."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hvdtrain.figures import INK, PALE, figure, png
 from hvdtrain.plan import residuals
 from hvdtrain.plan.capacity import Prediction
 from hvdtrain.plan.residuals import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDTH, DPI = 9.0, 150
-INK, PALE, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 BLUE, RED, GREEN, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"  # Okabe and Ito
 WANTED = 75  # %, what allocation committees ask for
 
 
 def curve(found: Sequence[Prediction]) -> bytes:
     """Throughput and efficiency over the number of workers."""
-    picture = _figure(3.5)
+    picture = figure(3.5)
     speeds, efficiencies = picture.subplots(1, 2)
     workers = [each.workers for each in found]
     alone = found[0].images_per_second / found[0].workers
@@ -47,12 +44,12 @@ def curve(found: Sequence[Prediction]) -> bytes:
         axes.set_xscale("log", base=2)
         axes.set_xticks(shown, [f"{k:,}" for k in shown], minor=False)
         axes.set_xlabel("workers k")
-    return _png(picture)
+    return png(picture)
 
 
 def validation() -> bytes:
     """Predicted over measured efficiency of every published point that counts, and the errors of the series."""
-    picture = _figure(6.0)
+    picture = figure(6.0)
     points, bars = picture.subplots(1, 2)
     points.plot([30, 105], [30, 105], color=PALE, linestyle=":")
     points.fill_between([30, 105], [20, 95], [40, 115], color=GRID, linewidth=0, label="within 10 %")
@@ -76,30 +73,10 @@ def validation() -> bytes:
     bars.set_ylim(-0.8, len(errors) - 0.2)
     bars.set_xlabel("error of a series, % of efficiency")
     bars.legend(loc="lower right", frameon=False)
-    return _png(picture, grid=False)
+    return png(picture, grid=False)
 
 
 def _dots(axes: "Axes", rows: Sequence[Row], name: str, colour: str, mark: str) -> None:
     measured = [100 * row.measured for row in rows]
     predicted = [100 * row.predicted for row in rows]
     axes.scatter(measured, predicted, s=14, color=colour, marker=mark, label=name, alpha=0.8, linewidth=0)
-
-
-def _figure(height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: "Figure", *, grid: bool = True) -> bytes:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_axisbelow(True)
-        if grid:
-            axes.grid(axis="y", color=GRID, linewidth=0.8)
-    written = io.BytesIO()
-    figure.savefig(written, format="png")
-    return written.getvalue()
