@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hvdtrain.figures import INK, PALE, figure, png
+from hvdtrain.figures import GRID, INK, PALE, figure, png
 from hvdtrain.plan import residuals
 from hvdtrain.plan.capacity import Prediction
 from hvdtrain.plan.residuals import Row
