@@ -24,7 +24,7 @@ from hvdtrain.bench import photos, pipelines
 from hvdtrain.bench.pipelines import CONTENDERS, Setting
 from hvdtrain.bench.processes import Group, Listening, listening
 from hvdtrain.bench.result import Result
-from hvdtrain.bench.rounds import Goal, take_turns
+from hvdtrain.bench.rounds import Goal, known, take_turns
 from hvdtrain.errors import ConfigError
 from hvdtrain.log import logger
 
@@ -64,8 +64,7 @@ def measure(options: Options, rounds: int) -> Result:
         EnvironmentFault: nothing to make photographs of.
         HvdtrainError: the process of a contender ends.
     """
-    if unknown := set(options.contenders) - set(CONTENDERS):
-        raise ConfigError(f"--contenders {unknown.pop()}: expected some of {', '.join(CONTENDERS)}")
+    known(options.contenders, CONTENDERS)
     with tempfile.TemporaryDirectory(prefix="hvdtrain-input-") as scratch, listening() as listener, ExitStack() as ends:
         data = _there(options.data) if options.data else _photographs(Path(scratch), options)
         setting = Setting(str(data.resolve()), options.batch, options.image, options.threads, options.device)

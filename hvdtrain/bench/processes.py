@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -181,14 +182,14 @@ def listening() -> Iterator[Listening]:
         found.close()
 
 
-class Looping:
+class Looping(ABC):
     """A contender whose loop goes on from turn to turn: its first call does not return, and `over` ends each turn."""
 
     over: Callable[[], int]
     """Returns the repetitions of the next turn, when it comes."""
 
-    def __call__(self, repetitions: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, repetitions: int) -> None: ...
 
 
 def serve(contenders: Mapping[str, Callable[[], Run]]) -> None:

@@ -6,14 +6,25 @@ mood, and every other round goes backwards, so that nobody always comes first.
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hvdtrain.errors import ConfigError
 from hvdtrain.log import logger
 
 CONFIDENCE = 0.95
 Rounds = dict[str, list[float]]
 """Contender -> its figure in each round."""
+
+
+def known(wanted: Iterable[str], contenders: Collection[str]) -> None:
+    """
+    Raises:
+        ConfigError: one that is wanted is none of them.
+    """
+    for name in wanted:
+        if name not in contenders:
+            raise ConfigError(f"--contenders {name}: expected some of {', '.join(contenders)}")
 
 
 def take_turns(contenders: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:

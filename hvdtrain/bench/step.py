@@ -25,7 +25,7 @@ from hvdtrain.bench import loops
 from hvdtrain.bench.ideas import IDEAS, idea
 from hvdtrain.bench.processes import Group, Listening, listening
 from hvdtrain.bench.result import Result
-from hvdtrain.bench.rounds import Goal, take_turns
+from hvdtrain.bench.rounds import Goal, known, take_turns
 
 How = Literal["mpirun", "torch", "alone"]
 STANDARD: dict[str, tuple[int, How]] = {  # workers, and how they find each other
@@ -76,9 +76,10 @@ class Options:
 def measure(options: Options, rounds: int) -> Result:
     """
     Raises:
+        ConfigError: an unknown contender.
         HvdtrainError: a process of a contender ended.
     """
-    figures = {}
+    known(options.contenders, CONTENDERS)
     with listening() as listener, _groups(options, listener) as groups:
         figures = take_turns({name: _turn(group, name, options) for name, group in groups.items()}, rounds)
     model = f"{options.model}, {options.batch} images of {options.image} pixels, {options.precision}"

@@ -111,6 +111,8 @@ def _plan(given: Namespace, _: Topology) -> int:
         print(_json(record.validation()) if given.json else text.validation())
         return 0
     measured = fit.read(given.fit) if given.fit else None
+    if given.gpus is not None and given.gpus < 1:
+        given.parser.error(f"--gpus {given.gpus}: expected 1 at least")
     if measured and not (given.gpus or given.deadline):
         print(_json(measured.as_dict()) if given.json else text.fitted(measured))
         return 0

@@ -88,7 +88,8 @@ def test_a_fit_is_printed_and_used(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--gpus", "8", "--gpu", "p200"], "wanted one of p100, v100"),
         ([], "say --gpus K"),
         (["--gpus", "8", "--figure", "x.png"], "add one of them"),
-        (["--gpus", "0", "--deadline", "soon"], "--deadline soon"),
+        (["--deadline", "soon"], "--deadline soon"),
+        (["--gpus", "0"], "--gpus 0: expected 1 at least"),
         (["--gpus", "8", "--sweep", "--figure", "/no/such/folder/x.png"], "a file that can be written"),
     ],
 )
