@@ -9,6 +9,8 @@
 #   HVDTRAIN_GPU          1: build for CUDA with no GPU in sight (login node, image), 0: CPU only, unset: look for a GPU
 #   HVDTRAIN_TORCH_INDEX  pip index for torch and torchvision alone, such as PyTorch's index of CPU wheels
 #   HVDTRAIN_WHEELHOUSE   folder made by docker/wheelhouse.sh: read that and nothing else, no network, no apt-get
+#   HVDTRAIN_INSTALL      copy: hvdtrain copied into the environment, without the test tools, as images want it; anew at
+#                         each call. Unset: linked to this checkout, with them
 #   HVDTRAIN_CACHE        where built Horovod wheels are kept, default ~/.cache/hvdtrain
 set -euo pipefail
 
@@ -38,8 +40,8 @@ main() {
     install_torchvision
     install_horovod
     install_hvdtrain
-    stamp >"$venv/setup.stamp"
-    say "$(short "$venv") is ready in $SECONDS s: $(summary); next: make demo"
+    copied || stamp >"$venv/setup.stamp"
+    say "$(short "$venv") is ready in $SECONDS s: $(summary)$(next_step)"
 }
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -48,6 +50,9 @@ die() {
     printf 'setup: error: %s\n' "$*" >&2
     exit 1
 }
+
+# Nothing where make goes on by itself.
+next_step() { [[ ${HVDTRAIN_INSTALL:-} == copy || ${GOALS:-setup} != setup ]] || printf '; next: make demo'; }
 
 digest() { sha256sum | cut -c1-12; }
 
@@ -68,6 +73,10 @@ parse_arguments() {
             *) die "unknown argument '$1', wanted docker/setup.sh [--venv DIR]" ;;
         esac
     done
+    case ${HVDTRAIN_INSTALL:-} in
+        "" | copy) ;;
+        *) die "got HVDTRAIN_INSTALL=$HVDTRAIN_INSTALL, wanted copy or nothing" ;;
+    esac
 }
 
 # An activated environment, or the Makefile, puts our own python3 first on PATH: no base to build on.
@@ -119,6 +128,8 @@ print(sys.executable, sys.version.split()[0], sys.base_prefix, sys.prefix, sep="
     python_minor=${python_version%.*}
 }
 
+copied() { [[ ${HVDTRAIN_INSTALL:-} == copy ]]; }
+
 # Everything the environment is made from. Cheap, for each call computes it.
 stamp() {
     read_torch "$venv/bin/python"
@@ -131,7 +142,7 @@ END
 }
 
 leave_if_up_to_date() {
-    if [[ -f $venv/setup.stamp && $(<"$venv/setup.stamp") == "$(stamp)" ]]; then
+    if ! copied && [[ -f $venv/setup.stamp && $(<"$venv/setup.stamp") == "$(stamp)" ]]; then
         say "$(short "$venv") is up to date"
         exit
     fi
@@ -324,7 +335,7 @@ if spec and spec.origin:
     print(version["__version__"], version["cuda"] or "none")' 2>/dev/null) || true
 }
 
-supported_torch() { [[ $torch =~ ^2\.([4-9]|[1-9][0-9])[.a+] ]]; }
+supported_torch() { [[ $torch =~ ^2\.([6-9]|[1-9][0-9])[.a+] ]]; }
 
 # A torch beside $PYTHON (a cluster module, NVIDIA's images, somebody's environment) shows through, behind what is ours.
 link_base_torch() {
@@ -541,9 +552,14 @@ install_hvdtrain() {
     if ((gpu)) && [[ $torch_cuda == 13.* ]]; then
         dali="dali-cuda13"
     fi
-    say "installing hvdtrain with DALI and the test tools"
     cd "$root"
-    install --no-build-isolation -e ".[test,$dali]"
+    if copied; then
+        say "installing hvdtrain with DALI"
+        install --no-build-isolation ".[$dali]"
+    else
+        say "installing hvdtrain with DALI and the test tools"
+        install --no-build-isolation -e ".[test,$dali]"
+    fi
     cd "$OLDPWD"
 }
 

@@ -271,6 +271,24 @@ def workers() -> list[Panel]:
             Query(latest("hvdtrain_slowest_rank"), "slowest rank"),
             unit="none",
         ),
+        time_series(
+            "Workers that come and go",
+            "How many an elastic run has, how many answer, and how often they have changed: in between nobody answers.",
+            Query(latest("hvdtrain_world_size"), "in all"),
+            Query(f"sum({of('up')})", "answer"),
+            Query(latest("hvdtrain_resets"), "changes so far"),
+            unit="none",
+            colours={"in all": BLUE, "answer": SKY_BLUE, "changes so far": ORANGE},
+            least=0,
+        ),
+        time_series(
+            "Images of a step",
+            "The minibatch kn. It stays as workers change wherever their number divides it; else the rate follows it.",
+            Query(latest("hvdtrain_global_batch_images"), "images"),
+            unit="none",
+            colours={"images": BLUE},
+            least=0,
+        ),
     ]
 
 
