@@ -3,6 +3,7 @@
 A verb imports its room inside itself, so that help, configuration and the like need no torch and answer at once.
 """
 
+import argparse
 import math
 import os
 import sys
@@ -12,13 +13,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from hvdtrain import __version__
-from hvdtrain.cli import bench, data, jobs, machine, measure, plan, run, watch
+from hvdtrain.cli import bench, data, jobs, machine, measure, plan, run, trained, watch
 from hvdtrain.cli.verbs import Verb
 from hvdtrain.config.load import Parser
 from hvdtrain.distributed import allocator
 from hvdtrain.distributed.topology import Topology, from_environment
-from hvdtrain.errors import INTERRUPTED, EnvironmentFault, HvdtrainError, PeerLost
+from hvdtrain.errors import INTERRUPTED, EnvironmentFault, HvdtrainError, PeerLost, of_system
 from hvdtrain.log import logger
+
+ABOUT = """\
+Horovod cluster training for ImageNet.
+
+    hvdtrain train --config demo --data.dir runs/digits
+    hvdtrain VERB --help
+"""
 
 # A worker that leaves it to another one to say what is wrong stays this long: launchers end everyone as soon as one has
 # left, and must not end the one that speaks before it has spoken.
@@ -54,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.debug("something is missing, or in the way", exc_info=True)
         return _fail(f"{error} → hvdtrain doctor", EnvironmentFault.exit_code, topology)
     except Exception as error:
+        if isinstance(error, OSError) and (fault := of_system(error)):
+            logger.debug("the system refuses", exc_info=True)
+            return _fail(str(fault), fault.exit_code, topology)
         logger.debug("this is a bug", exc_info=True)  # reaches logs/rank-*.log only
         if topology.size == 1:
             traceback.print_exception(error)
@@ -94,9 +105,10 @@ def _leave(code: int) -> NoReturn:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="hvdtrain", description="Horovod cluster training for ImageNet.")
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="hvdtrain", description=ABOUT, formatter_class=shape)
     parser.add_argument("--version", action="version", version=f"hvdtrain {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
-    for module in (run, data, jobs, watch, bench, measure, plan, machine):
+    for module in (run, trained, data, jobs, watch, bench, measure, plan, machine):
         module.add(verbs)
     return parser

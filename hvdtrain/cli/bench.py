@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hvdtrain import log
+from hvdtrain.cli.verbs import check_files
 from hvdtrain.config.load import Parser, add_options, from_options
 from hvdtrain.distributed.topology import Topology
 
@@ -76,7 +77,7 @@ Exit codes: 0; 1 a bench failed, which does not stop the others.
 def add(verbs: "Verbs") -> None:
     shape = RawDescriptionHelpFormatter
     bench = verbs.add_parser("bench", help="measure this machine", description=ABOUT, formatter_class=shape)
-    benches = bench.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
+    benches = bench.add_subparsers(metavar="BENCH", required=True, parser_class=Parser)
     _add_input(benches)
     _add_allreduce(benches)
     _add_step(benches)
@@ -131,6 +132,13 @@ def _add_step(benches: "Benches") -> None:
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     bench.add_argument("--threads", type=int, default=1, metavar="N", help="of each worker; default: %(default)s")
     bench.add_argument("--steps", type=int, default=4, metavar="N", help="in a turn; default: %(default)s")
+    bench.add_argument(
+        "--starts",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how often to start fresh processes, each time for all rounds; default: %(default)s",
+    )
     _contenders(bench)
     _finish(bench, _step, rounds=6)
 
@@ -186,7 +194,7 @@ def _allreduce(given: Namespace, _: Topology) -> int:
 
 
 def _step(given: Namespace, _: Topology) -> int:
-    _check(given, "batch", "image", "threads", "steps")
+    _check(given, "batch", "image", "threads", "steps", "starts")
     from hvdtrain.bench import step
 
     options = step.Options(
@@ -197,6 +205,7 @@ def _step(given: Namespace, _: Topology) -> int:
         device=given.device,
         threads=given.threads,
         steps=given.steps,
+        starts=given.starts,
         contenders=tuple(given.contenders),
     )
     log.configure(0)
@@ -233,10 +242,7 @@ def _all(given: Namespace, _: Topology) -> int:
 
 
 def _check(given: Namespace, *names: str) -> None:
-    """Numbers, and before minutes are spent: is there a folder for the results?"""
-    for file in (given.json, given.figure):
-        if file and not file.absolute().parent.is_dir():
-            given.parser.error(f"{file}: no folder {file.absolute().parent}")
+    check_files(given.parser, given.json, given.figure)
     for name in ("rounds", *names):
         if (value := getattr(given, name)) <= 0:
             given.parser.error(f"--{name} {value}: expected 1 at least")

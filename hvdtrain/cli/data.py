@@ -1,7 +1,7 @@
 """data demo, prepare, verify, pack."""
 
 import sys
-from argparse import Namespace
+from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +13,67 @@ from hvdtrain.distributed.topology import Topology
 if TYPE_CHECKING:
     from hvdtrain.cli.verbs import Verbs
 
+DATA = """\
+Make data sets, and see whether they are sound. Each goes on where it was interrupted.
+
+    hvdtrain data prepare /imagenet --train ILSVRC2012_img_train.tar --val ILSVRC2012_img_val.tar \\
+        --devkit ILSVRC2012_devkit_t12.tar.gz
+    hvdtrain data verify /imagenet
+    hvdtrain data pack /imagenet /imagenet-tar
+"""
+DEMO = """\
+Write 1,797 handwritten digits (UCI, CC BY 4.0) as a folder of images in ImageNet's
+layout: to try everything else in seconds.
+
+    hvdtrain data demo runs/digits
+    hvdtrain train --config demo --data.dir runs/digits
+"""
+PREPARE = """\
+Lay the ILSVRC2012 archives out as train/<wnid>/*.JPEG and val/<wnid>/*. They are
+compared with the published sizes and MD5 first. What was interrupted goes on.
+
+    hvdtrain data prepare /imagenet --train ILSVRC2012_img_train.tar --val ILSVRC2012_img_val.tar \\
+        --devkit ILSVRC2012_devkit_t12.tar.gz
+"""
+VERIFY = """\
+Decode every image, and list what training has to leave out. Training reads that
+list, where it lies beside the data.
+
+    hvdtrain data verify /imagenet
+    hvdtrain data verify /imagenet --sample 10000
+
+Exit codes: 0 all images are sound; 1 some are not.
+"""
+PACK = """\
+Write folders of images as WebDataset tar shards: some files to open in place of a
+million. Training takes the one as the other.
+
+    hvdtrain data pack /imagenet /imagenet-tar
+    hvdtrain data pack /imagenet /imagenet-small --max-side 400
+"""
+
 
 def add(verbs: "Verbs") -> None:
-    data = verbs.add_parser("data", help="make data sets, and see whether they are sound")
+    shape = RawDescriptionHelpFormatter
+    data = verbs.add_parser(
+        "data", help="make data sets, and see whether they are sound", description=DATA, formatter_class=shape
+    )
     verbs = data.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
 
-    demo = verbs.add_parser("demo", help="write the embedded digits (UCI, CC BY 4.0) in ImageNet's layout")
+    demo = verbs.add_parser(
+        "demo",
+        help="write the embedded digits (UCI, CC BY 4.0) in ImageNet's layout",
+        description=DEMO,
+        formatter_class=shape,
+    )
     demo.add_argument("folder", type=Path, metavar="DIR", help="where to write train/ and val/")
     demo.set_defaults(parser=demo, verb=_demo)
 
     prepare = verbs.add_parser(
-        "prepare", help="lay the ILSVRC2012 archives out as train/<wnid>/*.JPEG and val/<wnid>/*"
+        "prepare",
+        help="lay the ILSVRC2012 archives out as train/<wnid>/*.JPEG and val/<wnid>/*",
+        description=PREPARE,
+        formatter_class=shape,
     )
     prepare.add_argument("folder", type=Path, metavar="DIR", help="where to write; what was interrupted goes on")
     prepare.add_argument("--train", type=Path, metavar="TAR", help="ILSVRC2012_img_train.tar")
@@ -36,7 +86,12 @@ def add(verbs: "Verbs") -> None:
     )
     prepare.set_defaults(parser=prepare, verb=_prepare)
 
-    verify = verbs.add_parser("verify", help="decode every image and list what training has to leave out")
+    verify = verbs.add_parser(
+        "verify",
+        help="decode every image and list what training has to leave out",
+        description=VERIFY,
+        formatter_class=shape,
+    )
     verify.add_argument("folder", type=Path, metavar="DIR", help="folder with train/ and val/, or one of them")
     verify.add_argument("--sample", type=int, metavar="N", help="look at N images of each part, the same every time")
     verify.add_argument("--quarantine", type=Path, metavar="PATH", help="where the list goes; default: beside the data")
@@ -44,7 +99,9 @@ def add(verbs: "Verbs") -> None:
     verify.add_argument("--json", action="store_true", help="the whole report for machines")
     verify.set_defaults(parser=verify, verb=_verify)
 
-    pack = verbs.add_parser("pack", help="write folders of images as WebDataset tar shards")
+    pack = verbs.add_parser(
+        "pack", help="write folders of images as WebDataset tar shards", description=PACK, formatter_class=shape
+    )
     pack.add_argument("folder", type=Path, metavar="DIR", help="folder with train/ and val/, or one of them")
     pack.add_argument("target", type=Path, metavar="TARGET", help="where the shards go; what was interrupted goes on")
     pack.add_argument("--max-side", type=int, metavar="PIXELS", help="shrink images whose longer side is longer")
@@ -103,6 +160,7 @@ def _pack(given: Namespace, _: Topology) -> int:
 
 
 def _cache() -> Path:
+    from hvdtrain.config.checks import expanded
     from hvdtrain.config.recipe import DataConfig
 
-    return DataConfig().cache_dir.expanduser()
+    return expanded("data.cache_dir", DataConfig().cache_dir)

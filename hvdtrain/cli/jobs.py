@@ -60,12 +60,12 @@ be others than before.
 Exit codes: those of hvdtrain submit.
 """
 WAIT = """\
-Wait until nothing more comes of a run's job: requeued, it goes on.
+Wait until a run's job is over for good, across requeues.
 
     hvdtrain wait /shared/runs/r50 && hvdtrain report /shared/runs/r50
 
-Exit codes: 0 the run is finished; 130 cancelled; 1 it ended without a word; else
-the run's own, 75 if it was preempted and not requeued.
+Exit codes: 0 the run is finished; 130 cancelled; 1 it ended without reporting an
+outcome; else the run's own, 75 if it was preempted and not requeued.
 """
 
 
@@ -86,7 +86,7 @@ def add(verbs: "Verbs") -> None:
 
     jobs = _verb(verbs, "jobs", "all jobs of a folder of runs", JOBS)
     _add_runs(jobs)
-    jobs.add_argument("--json", action="store_true", help="the same for machines")
+    jobs.add_argument("--json", action="store_true", help="machine-readable (JSON) output")
     jobs.set_defaults(parser=jobs, verb=_jobs)
 
     logs = _verb(verbs, "logs", "what a run's jobs have printed", LOGS)
@@ -139,7 +139,7 @@ def _submit(given: Namespace, options: "CliSettingsSource[Config]") -> int:
 
     config = from_options(options, given)
     if given.scaling or given.bench or given.prepare:
-        return _submit_other(config, given)
+        return _submit_auxiliary(config, given)
     config = submit.resolved(config)
     if given.dry_run:
         print(submit.text(config, on_this_machine=given.local), end="")
@@ -147,8 +147,8 @@ def _submit(given: Namespace, options: "CliSettingsSource[Config]") -> int:
     return _told(submit.submit(config, command=sys.argv, on_this_machine=given.local), given)
 
 
-def _submit_other(config: "Config", given: Namespace) -> int:
-    from hvdtrain.slurm import other, submit
+def _submit_auxiliary(config: "Config", given: Namespace) -> int:
+    from hvdtrain.slurm import auxiliary, submit
 
     if given.local:
         given.parser.error("--local: expected without --scaling, --bench and --prepare")
@@ -156,18 +156,18 @@ def _submit_other(config: "Config", given: Namespace) -> int:
     config = submit.resolved(config.model_copy(update={"run": config.run.model_copy(update={"name": name})}))
     path = submit.program_folder(config)
     if given.scaling:
-        config, nodes = other.for_scaling(config, given.scaling)
-        batch = other.scaling(config, nodes, path=path)
+        config, nodes = auxiliary.for_scaling(config, given.scaling)
+        batch = auxiliary.scaling(config, nodes, path=path)
     elif given.bench:
-        config, nodes = other.for_benches(config, given.bench)
-        batch = other.benches(config, nodes, path=path)
+        config, nodes = auxiliary.for_benches(config, given.bench)
+        batch = auxiliary.benches(config, nodes, path=path)
     else:
-        config = other.for_preparing(config)
-        batch = other.prepare(config, given.prepare.absolute(), path=path)
+        config = auxiliary.for_preparing(config)
+        batch = auxiliary.prepare(config, given.prepare.absolute(), path=path)
     if given.dry_run:
         print(batch, end="")
         return 0
-    return _told(other.submit(config, batch, command=sys.argv), given)
+    return _told(auxiliary.submit(config, batch, command=sys.argv), given)
 
 
 def _told(runs: list[Path], given: Namespace) -> int:
@@ -179,7 +179,7 @@ def _told(runs: list[Path], given: Namespace) -> int:
         print(f"job {newest.id}: run {run}")
         script = run / record.SCRIPT
         if newest.kind == "slurm" and script.exists() and (why := client.possible(script, folder=run)):
-            print(f"hvdtrain: it may wait for ever: {why} → sinfo", file=sys.stderr)
+            print(f"hvdtrain: it may never start: {why} → sinfo", file=sys.stderr)
     run = runs[0]
     print(f"  hvdtrain status {run} -f\n  hvdtrain logs {run} -f\n  hvdtrain cancel {run}", flush=True)
     if getattr(given, "wait", False):
@@ -264,7 +264,8 @@ def _resume(given: Namespace, options: "CliSettingsSource[Config]") -> int:
         config = config.model_copy(update={"job": config.job.model_copy(update={"sbatch": left})})
     # Where the run lies now, whatever it was called when it began.
     here = config.run.model_copy(update={"dir": run.resolve().parent, "name": run.resolve().name})
-    config = submit.resolved(config.model_copy(update={"run": here, "resume": "auto"}))
+    as_job = config.elastic.model_copy(update={"enabled": False})  # whoever started it before
+    config = submit.resolved(config.model_copy(update={"run": here, "resume": "auto", "elastic": as_job}))
     if given.dry_run:
         print(submit.text(config, on_this_machine=given.local), end="")
         return 0

@@ -3,15 +3,18 @@
 import argparse
 import json
 from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvdtrain.config.load import Parser
 from hvdtrain.distributed.topology import Topology
+from hvdtrain.plan.allreduce import ALGORITHMS
+from hvdtrain.plan.ask import Ask, check_workers
 
 if TYPE_CHECKING:
     from hvdtrain.cli.verbs import Verbs
-    from hvdtrain.plan.setting import Ask
+    from hvdtrain.plan.fit import Fit
 
 PLAN = """\
 How fast a run will be on so many workers, what limits it, how long it takes and
@@ -35,8 +38,10 @@ def add(verbs: "Verbs") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = plan.add_argument_group("what is trained")
-    what.add_argument("--model", default="resnet50", metavar="NAME", help="network; default %(default)s")
-    what.add_argument("--batch", type=int, default=32, metavar="N", help="images of a worker; default %(default)s")
+    what.add_argument("--model", default=Ask.model, metavar="NAME", help="network; default %(default)s")
+    what.add_argument(
+        "--batch", type=int, default=Ask.batch, metavar="N", help="images of a worker; default %(default)s"
+    )
     what.add_argument(
         "--global-batch",
         type=int,
@@ -44,11 +49,11 @@ def add(verbs: "Verbs") -> None:
         help="strong scaling: images of all workers together, shared among them",
     )
     what.add_argument(
-        "--precision", default="float32", metavar="NAME", help="float32, tf32, fp16 or bf16; default %(default)s"
+        "--precision", default=Ask.precision, metavar="NAME", help="float32, tf32, fp16 or bf16; default %(default)s"
     )
-    what.add_argument("--epochs", type=float, default=90, metavar="N", help="default %(default)s")
+    what.add_argument("--epochs", type=float, default=Ask.epochs, metavar="N", help="default %(default)s")
     what.add_argument(
-        "--images", type=int, default=1_281_167, metavar="N", help="of an epoch; default ImageNet's %(default)s"
+        "--images", type=int, default=Ask.images, metavar="N", help="of an epoch; default ImageNet's %(default)s"
     )
     _machines(plan)
     measured = plan.add_argument_group("what was measured, which wins over tables")
@@ -57,33 +62,39 @@ def add(verbs: "Verbs") -> None:
     alone.add_argument("--images-per-second-per-gpu", type=float, metavar="X", help="of one worker alone")
     measured.add_argument("--input-rate", type=float, metavar="X", help="images/s that a node can read and decode")
     measured.add_argument(
-        "--fit", type=Path, metavar="FILE", help="from hvdtrain bench allreduce: this cluster's hop and bandwidth"
+        "--fit", type=Path, metavar="FILE", help="from hvdtrain bench allreduce: what sums take within a node"
     )
     answers = plan.add_argument_group("answers")
     answers.add_argument("--gpus", type=int, metavar="K", help="workers, one to a GPU")
-    answers.add_argument("--deadline", metavar="TIME", help="1h, 90min, 2d: the fewest workers that are done in time")
     answers.add_argument(
-        "--most-workers", type=int, default=4096, metavar="K", help="that --deadline tries; default %(default)s"
+        "--deadline", metavar="TIME", help="1h30m, 90min, 2d: the fewest workers that are done in time"
+    )
+    answers.add_argument(
+        "--most-workers",
+        type=int,
+        default=Ask.most_workers,
+        metavar="K",
+        help="that --deadline tries; default %(default)s",
     )
     answers.add_argument("--sweep", action="store_true", help="a table over 1, 2, 4, … workers, up to --gpus")
     answers.add_argument("--price", type=float, metavar="P", help="of an hour of one GPU, in any currency")
     answers.add_argument("--validate", action="store_true", help="the planner beside all published measurements")
     answers.add_argument("--figure", type=Path, metavar="PNG", help="draw --sweep or --validate")
-    answers.add_argument("--json", action="store_true", help="the same for machines")
+    answers.add_argument("--json", action="store_true", help="machine-readable (JSON) output")
     plan.set_defaults(parser=plan, verb=_plan)
 
 
 def _machines(plan: Parser) -> None:
     on = plan.add_argument_group("on what")
     on.add_argument(
-        "--gpu", default="p100", metavar="NAME", help="p100, v100, a100-40, a100-80, h100, …; default %(default)s"
+        "--gpu", default=Ask.gpu, metavar="NAME", help="p100, v100, a100-40, a100-80, h100, …; default %(default)s"
     )
-    on.add_argument("--gpus-per-node", type=int, default=8, metavar="N", help="default %(default)s")
+    on.add_argument("--gpus-per-node", type=int, default=Ask.gpus_per_node, metavar="N", help="default %(default)s")
     on.add_argument(
         "--link",
-        default="50gbit",
+        default=Ask.link,
         metavar="SPEED",
-        help="a node's network: 50gbit, 8x200gbit, hdr; default %(default)s",
+        help="a node's network: 50gbit, 100Gb/s, 8x200gbit, hdr; default %(default)s",
     )
     on.add_argument("--transport", choices=("rdma", "tcp"), help="default: rdma from 40 Gbit/s on")
     on.add_argument(
@@ -91,12 +102,16 @@ def _machines(plan: Parser) -> None:
     )
     on.add_argument(
         "--algorithm",
-        choices=("ring", "hierarchical", "halving-doubling", "hierarchical-halving"),
-        default="ring",
+        choices=ALGORITHMS,
+        default=Ask.algorithm,
         help="of the sums; default %(default)s",
     )
     on.add_argument(
-        "--bucket-mib", type=float, default=25.0, metavar="MIB", help="gradients of a sum; default %(default)s"
+        "--bucket-mib",
+        type=float,
+        default=Ask.bucket_mib,
+        metavar="MIB",
+        help="gradients of a sum; default %(default)s",
     )
     on.add_argument("--wire", choices=("fp16",), help="gradients travel as that")
 
@@ -111,8 +126,8 @@ def _plan(given: Namespace, _: Topology) -> int:
         print(_json(record.validation()) if given.json else text.validation())
         return 0
     measured = fit.read(given.fit) if given.fit else None
-    if given.gpus is not None and given.gpus < 1:
-        given.parser.error(f"--gpus {given.gpus}: expected 1 at least")
+    if given.gpus is not None:
+        check_workers("--gpus", given.gpus)
     if measured and not (given.gpus or given.deadline):
         print(_json(measured.as_dict()) if given.json else text.fitted(measured))
         return 0
@@ -122,7 +137,7 @@ def _plan(given: Namespace, _: Topology) -> int:
         given.parser.error("--figure draws what --sweep or --validate computes: add one of them")
     ask = _ask(given, measured)
     of = setting(ask)
-    limit = capacity.meet(of, capacity.hours_of(given.deadline), given.most_workers) if given.deadline else None
+    limit = capacity.meet(of, capacity.hours_of(given.deadline), ask.most_workers) if given.deadline else None
     found = capacity.predict(of, given.gpus) if given.gpus else None
     most = found or (limit.fastest if limit else None)
     swept = capacity.sweep(of, most.workers) if given.sweep and most else []
@@ -139,11 +154,7 @@ def _plan(given: Namespace, _: Topology) -> int:
     return 0
 
 
-def _ask(given: Namespace, measured: Any) -> "Ask":
-    from dataclasses import fields
-
-    from hvdtrain.plan.setting import Ask
-
+def _ask(given: Namespace, measured: "Fit | None") -> Ask:
     return Ask(**{f.name: getattr(given, f.name) for f in fields(Ask) if f.name != "fit"}, fit=measured)
 
 

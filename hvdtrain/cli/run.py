@@ -13,6 +13,25 @@ if TYPE_CHECKING:
     from hvdtrain.cli.verbs import Verbs
     from hvdtrain.config.schema import Config
 
+TRAIN = """\
+Train, alone or as one of the workers of mpirun, horovodrun or srun. Settings come
+from a YAML file or a preset (--config), and from dotted options, the last winning.
+
+    hvdtrain train --config demo --data.dir runs/digits
+    mpirun -np 8 --bind-to none hvdtrain train --config goyal_r50_256 --data.dir /imagenet \\
+        --run.name r50 --resume auto
+
+Exit codes: 0 finished; 2 wrong settings; 3 this machine cannot; 4 the images;
+5 a checkpoint; 6 a worker was lost; 7 a worker fell silent; 8 a loss was not finite;
+75 stopped by a signal, all is saved; 130 interrupted.
+"""
+CONFIG = """\
+Print the full configuration that a command line resolves to, as YAML: every
+setting, also those that nobody gave. Starts nothing.
+
+    hvdtrain config --config goyal_r50_8k --precision bf16
+    hvdtrain config --config demo --epochs 3 > mine.yaml
+"""
 LAUNCH = """\
 Start a launcher, and make sure that the job ends: once it had workers on this
 host and none of them is left, it has to end within --grace, or it is ended with
@@ -25,21 +44,30 @@ Input, output and signals reach the launcher as without hvdtrain. The exit code
 is the launcher's, or 128 + the signal that ended it; 6 if it outlived its
 workers. A script that goes on after its workers needs a longer --grace. Where
 no worker is seen on this host, as under salloc on a login node or with srun,
-the launcher's own end is waited for.
+the launcher's own end is waited for. Of an elastic horovodrun the ssh to other
+hosts are workers too, and --grace begins after its --elastic-timeout, within
+which hosts may come back; an ssh to a host that was lost ends only if ssh has
+a ServerAliveInterval.
 """
 
 
 def add(verbs: "Verbs") -> None:
-    train = verbs.add_parser("train", help="train, alone or as one of the workers of mpirun, horovodrun or srun")
+    shape = argparse.RawDescriptionHelpFormatter
+    train = verbs.add_parser(
+        "train",
+        help="train, alone or as one of the workers of mpirun, horovodrun or srun",
+        description=TRAIN,
+        formatter_class=shape,
+    )
     options = add_options(train)
     train.set_defaults(parser=train, verb=lambda given, topology: _train(given, topology, options))
 
     launch = verbs.add_parser(
         "launch",
-        help="start mpirun or horovodrun, and end it if it goes on without its workers",
+        help="start mpirun or horovodrun, and stop it if it outlives its workers",
         usage="%(prog)s [-h] [--grace SECONDS] [--] COMMAND …",
         description=LAUNCH,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=shape,
     )
     launch.add_argument(
         "--grace",
@@ -53,7 +81,12 @@ def add(verbs: "Verbs") -> None:
     )
     launch.set_defaults(parser=launch, verb=_launch)
 
-    config = verbs.add_parser("config", help="print the whole configuration that a command line means, as YAML")
+    config = verbs.add_parser(
+        "config",
+        help="print the full configuration that a command line resolves to, as YAML",
+        description=CONFIG,
+        formatter_class=shape,
+    )
     resolved = add_options(config)
     config.set_defaults(parser=config, verb=lambda given, _: _config(given, resolved))
 

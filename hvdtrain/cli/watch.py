@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hvdtrain.cli.verbs import check_files
 from hvdtrain.distributed.topology import Topology
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ submitted, first the state of its job, also while it waits.
     hvdtrain status /shared/runs/r50 -f
 
 Exit codes: 0; 1 it was killed, and no job is to go on with it; 2 no such run.
+"""
+REPORT = """\
+What a run's time went to, from the largest loss to the smallest, with the evidence
+and what to try. Several runs stand side by side.
+
+    hvdtrain report /shared/runs/r50
+    hvdtrain report /shared/runs/r50 --html report.html
+    hvdtrain report --scaling scaling.json --html proof.html
 """
 
 
@@ -34,10 +43,15 @@ def add(verbs: "Verbs") -> None:
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs; default %(default)s"
     )
     status.add_argument("-f", "--follow", action="store_true", help="stay, and show every change until the run ends")
-    status.add_argument("--json", action="store_true", help="the same for machines")
+    status.add_argument("--json", action="store_true", help="machine-readable (JSON) output")
     status.set_defaults(parser=status, verb=_status)
 
-    report = verbs.add_parser("report", help="what a run's time went to, ranked, and what to try")
+    report = verbs.add_parser(
+        "report",
+        help="what a run's time went to, ranked, and what to try",
+        description=REPORT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     report.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run directories; several stand side by side")
     report.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures, complete in itself")
     report.add_argument(
@@ -52,7 +66,7 @@ def add(verbs: "Verbs") -> None:
     report.add_argument(
         "--last", type=int, metavar="N", help="only the last N reports of a run, one every run.report_every steps"
     )
-    report.add_argument("--json", action="store_true", help="the same for machines")
+    report.add_argument("--json", action="store_true", help="machine-readable (JSON) output")
     report.set_defaults(parser=report, verb=_report)
 
 
@@ -80,12 +94,12 @@ def _status_of_job(job: "Job", *, json: bool) -> int:
 
     begun = live.has_begun(job.run_dir)
     if json:
-        now = live.now(job.run_dir) if begun else {"run": job.run_dir.resolve().name}
+        now = live.now(job.run_dir, job_over=not job.live) if begun else {"run": job.run_dir.resolve().name}
         print(dumps({**now, "job": jobs.to_json(job)}, indent=2))
         killed = begun and now["state"] == "killed"
     else:
         print(text.line(job), flush=True)
-        killed = begun and live.status(job.run_dir) == 1
+        killed = begun and live.status(job.run_dir, job_over=not job.live) == 1
     return 1 if killed and not job.live else 0
 
 
@@ -93,7 +107,6 @@ def _follow_job(run: Path, *, json: bool) -> int:
     """Over all its starts: a line when the job's state changes, and the run while it runs."""
     from json import dumps
 
-    from hvdtrain.metrics import targets
     from hvdtrain.report import live
     from hvdtrain.slurm import jobs, text
 
@@ -105,10 +118,11 @@ def _follow_job(run: Path, *, json: bool) -> int:
             told = job.id, job.state
         if not job.live or (job.state == "UNKNOWN" and not job.away):
             break
-        if job.state == "RUNNING" and targets.alive(targets.file(run.resolve())) and live.has_begun(run):
+        if job.state == "RUNNING" and live.goes_on(run):
             live.status(run, follow=True, json=json, going_on=jobs.running(run))
         time.sleep(jobs.OFTEN_SECONDS)
-    return 0 if not live.has_begun(run) else live.status(run, json=json)
+    over = job is not None and not job.live
+    return 0 if not live.has_begun(run) else live.status(run, json=json, job_over=over)
 
 
 def _report(given: Namespace, _: Topology) -> int:
@@ -118,6 +132,7 @@ def _report(given: Namespace, _: Topology) -> int:
         given.parser.error("nothing to report on: expected a run directory, or --scaling FILE")
     if given.last is not None and given.last < 1:
         given.parser.error(f"--last {given.last}: expected 1 at least")
+    check_files(given.parser, given.html)
     print(
         report(
             given.runs,
@@ -129,4 +144,6 @@ def _report(given: Namespace, _: Topology) -> int:
         ),
         flush=True,
     )
+    if given.html and not given.json:
+        print(f"\npage         {given.html}")
     return 0

@@ -45,6 +45,7 @@ def scale_branches(model: nn.Module) -> None:
 
 
 def residual_blocks(model: nn.Module) -> list[nn.Module]:
+    """By their type, in order of registration; none in a network of another kind."""
     resnet = torchvision.load().models.resnet
     return [module for module in model.modules() if isinstance(module, resnet.BasicBlock | resnet.Bottleneck)]
 
