@@ -16,17 +16,17 @@ ALGORITHMS: tuple[Algorithm, ...] = ("ring", "hierarchical", "halving-doubling",
 class Fabric:
     """What the workers are joined by."""
 
-    per_node: int
-    within: float  # bytes/s of a worker
-    across: float  # bytes/s of a node
-    hop_seconds: float
+    per_node: int  # workers
+    within: float  # bytes/s of a worker, in one direction
+    across: float  # bytes/s of a node, likewise
+    hop_seconds: float  # of one hop, whatever its size
     algorithm: Algorithm = "ring"
 
     def nodes(self, workers: int) -> int:
         return math.ceil(workers / self.per_node)
 
     def seconds(self, size: float, workers: int) -> float:
-        """Of the sum of `size` bytes."""
+        """Of the sum of `size` bytes over `workers` workers, with nothing else on the way."""
         if workers == 1 or size == 0:
             return 0.0
         nodes, inside = self.nodes(workers), min(workers, self.per_node)
@@ -34,11 +34,12 @@ class Fabric:
         if self.algorithm == "ring" or (nodes == 1 and self.algorithm.startswith("hierarchical")):
             return ring(size, workers, slowest, self.hop_seconds)
         if self.algorithm == "halving-doubling":
-            # at each exchange all workers of a node talk through its one link, but only halves of halves of the data
-            return halving_doubling(size, workers, slowest / (inside if nodes > 1 else 1), self.hop_seconds)
+            # in an exchange between nodes all workers of one talk through its link at once
+            shared = self.within if nodes == 1 else min(self.within, self.across / inside)
+            return halving_doubling(size, workers, shared, self.hop_seconds)
         across = halving_doubling if self.algorithm == "hierarchical-halving" else ring
         local = 2 * chain(size, inside, self.within, self.hop_seconds)
-        return local + across(size, nodes, self.across, self.hop_seconds)
+        return local + across(size, nodes, slowest, self.hop_seconds)  # one worker of each node sends
 
 
 def ring(size: float, workers: int, bandwidth: float, hop_seconds: float) -> float:

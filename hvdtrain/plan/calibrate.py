@@ -15,7 +15,7 @@ from hvdtrain.plan.allreduce import ALGORITHMS, Fabric
 from hvdtrain.plan.constants import Constants
 from hvdtrain.plan.models import network
 from hvdtrain.plan.series import FUSIONS, Series
-from hvdtrain.plan.step import Overheads, Step, step
+from hvdtrain.plan.step import Step, computing, step
 
 Numbers = NDArray[np.float64]
 
@@ -54,14 +54,13 @@ def at(series: Series, workers: int, compute: float, constants: Constants) -> St
         hop_seconds=constants.hop_seconds,
         algorithm=next(each for each in ALGORITHMS if each == series.algorithm),
     )
-    overheads = Overheads(constants.jitter, constants.negotiation_seconds, constants.shared)
     return step(
         compute,
         network(series.model),
         workers,
         fabric,
         FUSIONS[series.fusion],
-        overheads,
+        constants.overheads(),
         wire_bytes=series.wire_bytes,
         overlap=series.overlap,
     )
@@ -71,13 +70,10 @@ def compute_seconds(series: Series, constants: Constants) -> float:
     """Of one worker, such that the step of the smallest point is as it was measured."""
     assert series.base.images_per_second, f"{series.name} is listed as used"
     wanted = series.base.workers * series.batch / series.base.images_per_second
-    low, high = 0.0, wanted
-    for _ in range(20 if series.base.workers > 1 else 0):
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high) if at(series, series.base.workers, middle, constants).seconds < wanted else (low, middle)
-        )
-    return high
+    workers = series.base.workers
+    if workers == 1:
+        return wanted
+    return computing(wanted, lambda compute: at(series, workers, compute, constants).seconds)
 
 
 def efficiencies(series: Series, constants: Constants) -> Numbers:

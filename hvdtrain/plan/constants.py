@@ -8,6 +8,8 @@ from dataclasses import astuple, dataclass, fields
 from functools import cache
 from importlib.resources import files
 
+from hvdtrain.plan.step import Overheads
+
 
 @dataclass(frozen=True)
 class Constants:
@@ -37,6 +39,9 @@ class Constants:
             return nominal * self.rdma
         wire = nominal * self.tcp
         return wire * self.tcp_bytes / (wire + self.tcp_bytes)
+
+    def overheads(self) -> Overheads:
+        return Overheads(self.jitter, self.negotiation_seconds, self.shared)
 
     def within(self, nominal: float, link: str) -> float:
         """Effective bytes/s of a worker's link within its node."""

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hvdtrain.figures import GRID, INK, PALE, figure, png
+from hvdtrain.figures import BLUE, GREEN, GRID, INK, ORANGE, PALE, RED, figure, png
 from hvdtrain.plan import residuals
 from hvdtrain.plan.capacity import Prediction
+from hvdtrain.plan.goals import LARGEST_ERROR, MEAN_ERROR
 from hvdtrain.plan.residuals import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, RED, GREEN, PINK, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"  # Okabe and Ito
 WANTED = 75  # %, what allocation committees ask for
 
 
@@ -25,6 +25,8 @@ def curve(found: Sequence[Prediction]) -> bytes:
     speeds.plot(
         workers, [each.images_per_second for each in found], color=BLUE, marker="o", markersize=4, label="predicted"
     )
+    slow, fast = [each.slow for each in found], [each.fast for each in found]
+    speeds.fill_between(workers, slow, fast, color=BLUE, alpha=0.18, linewidth=0, label="80 % interval")
     speeds.set_yscale("log")
     speeds.set_ylabel("images/s of all workers")
     speeds.yaxis.set_major_formatter("{x:,.0f}")
@@ -66,7 +68,7 @@ def validation() -> bytes:
     points.set_ylabel("predicted without the series, %")
     points.legend(loc="lower right", frameon=False)
     errors = sorted(residuals.of_series().items(), key=lambda item: item[1])
-    colours = [RED if error > 0.1 else YELLOW if error > 0.05 else GREEN for _, error in errors]
+    colours = [RED if error > LARGEST_ERROR else ORANGE if error > MEAN_ERROR else GREEN for _, error in errors]
     bars.barh([name for name, _ in errors], [100 * error for _, error in errors], color=colours, height=0.75)
     bars.axvline(100 * residuals.mean(), color=INK, linestyle="--", linewidth=1, label="mean")
     bars.tick_params(axis="y", labelsize=5, length=0)

@@ -9,17 +9,15 @@ from importlib.resources import files
 from typing import Literal
 
 from hvdtrain.errors import ConfigError
-from hvdtrain.plan.models import network, networks
 
 How = Literal["asked", "measured", "tabulated", "assumed"]
 Row = Mapping[str, str]
 
 NETWORKS = {"fdr": 56.0, "edr": 100.0, "hdr": 200.0, "ndr": 400.0}
 """Gbit/s of four lanes of InfiniBand, by the generation's name (InfiniBand Trade Association)."""
+MOST_GBIT = 1e6  # more than any node has
 RDMA_FROM = 40.0
 """Gbit/s from which on a network is taken to be used with RDMA, where nobody says."""
-ALIKE = {"bf16": ("fp16",), "fp16": ("bf16",)}
-"""Precisions of the same width, which are about as fast as each other."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,6 @@ class Input:
     source: str = ""
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Of one device alone."""
-
-    images_per_second: float
-    how: How
-    source: str
-    spread: float  # by which factor it may be wrong, minus 1
-
-
 @cache
 def rows() -> tuple[Row, ...]:
     with (files("hvdtrain.plan") / "hardware.csv").open() as file:
@@ -50,84 +38,49 @@ def rows() -> tuple[Row, ...]:
 
 @cache
 def within(link: str) -> float:
-    """Nominal bytes/s of a worker's link within its node, in one direction."""
+    """Nominal bytes/s of a worker's link within its node, in one direction.
+
+    Raises:
+        ConfigError: the link is not in the table.
+    """
     return 1e9 * float(_row("within", link, "--within")["value"])
 
 
 def host_link(gpu: str) -> str:
-    """What joins GPUs of this kind within a node, where nobody says."""
+    """What joins GPUs of this kind within a node, where nobody says.
+
+    Raises:
+        ConfigError: the GPU is not in the table.
+    """
     return _row("host", gpu, "--gpu")["value"]
 
 
 def source(kind: str, name: str) -> tuple[How, str]:
+    """How a row of the table came about, and where it is from."""
     row = _row(kind, name, "--within")
     return ("tabulated" if row["how"] == "tabulated" else "assumed"), row["source"]
 
 
 def gbit(text: str) -> float:
-    """Of a node's links to the network, together.
-
-    >>> gbit("50gbit"), gbit("8x200gbit"), gbit("EDR"), gbit("2xhdr"), gbit("25")
-    (50.0, 1600.0, 100.0, 400.0, 25.0)
-    """
-    found = re.fullmatch(
-        r"(?:(\d+)x)?(?:(\d+(?:\.\d+)?)(?:gbit/s|gbit|gbe|g)?|([a-z]+))", text.lower().replace(" ", "")
-    )
-    speed = float(found[2]) if found and found[2] else NETWORKS.get(found[3] if found else "")
-    if not found or not speed:
-        names = ", ".join(NETWORKS)
-        raise ConfigError(f"--link {text}: not a speed; wanted such as 50gbit, 8x200gbit, or one of {names}")
-    return speed * int(found[1] or 1)
-
-
-def speed(gpu: str, model: str, precision: str, batch: int) -> Speed:
-    """Images per second of one device: as tabulated, or as near as the table comes.
+    """Gbit/s of a node's links to the network, together.
 
     Raises:
-        ConfigError: nothing is known of this device at this precision.
+        ConfigError: it is no speed, and no network that has one.
+
+    >>> gbit("50gbit"), gbit("8x200gbit"), gbit("EDR"), gbit("2xhdr"), gbit("25"), gbit("100Gb/s")
+    (50.0, 1600.0, 100.0, 400.0, 25.0, 100.0)
     """
-    host_link(gpu)
-    network(model)
-    of_gpu = [row for row in rows() if row["kind"] == "gpu" and row["name"] == gpu]
-    for name in (precision, *ALIKE.get(precision, ())):
-        known = sorted((row for row in of_gpu if row["precision"] == name), key=lambda row: int(row["batch"]))
-        same = [row for row in known if row["model"] == model]
-        found = _of_model(same, batch) if same else _scaled(known, model)
-        if found:
-            as_well = name == precision
-            return (
-                found
-                if as_well
-                else Speed(found.images_per_second, "assumed", f"as fast as {name}: {found.source}", 0.1)
-            )
-    there = ", ".join(dict.fromkeys(row["precision"] for row in of_gpu))
-    raise ConfigError(
-        f"--gpu {gpu} --precision {precision}: no published speed; there is one at {there}",
-        remedy="measure one worker, and say --images-per-second-per-gpu",
+    found = re.fullmatch(
+        r"(?:(\d+)x)?(?:(\d+(?:\.\d+)?)(?:[Gg]b(?:/s|ps)|(?i:gbit/s|gbit|gbe|g)?)|([A-Za-z]+))", text.replace(" ", "")
     )
-
-
-def _of_model(rows: list[Row], batch: int) -> Speed:
-    exact = [row for row in rows if int(row["batch"]) == batch]
-    if exact:
-        return Speed(float(exact[0]["value"]), "tabulated", f"{exact[0]['source']}; batch {batch}", 0.03)
-    near = min(rows, key=lambda row: abs(int(row["batch"]) - batch))
-    between = [row for row in (rows[0], rows[-1]) if len(rows) > 1]
-    if between and int(rows[0]["batch"]) < batch < int(rows[-1]["batch"]):
-        first, last = ((int(row["batch"]), int(row["batch"]) / float(row["value"])) for row in between)
-        seconds = first[1] + (last[1] - first[1]) * (batch - first[0]) / (last[0] - first[0])
-        return Speed(batch / seconds, "assumed", f"between batch {first[0]} and {last[0]}: {near['source']}", 0.05)
-    return Speed(float(near["value"]), "assumed", f"images/s as at batch {near['batch']}: {near['source']}", 0.15)
-
-
-def _scaled(rows: list[Row], model: str) -> Speed | None:
-    """By the multiply-adds of a network that was measured."""
-    for row in rows:
-        if row["model"] in networks():
-            ratio = network(row["model"]).madds / network(model).madds
-            by = f"by multiply-adds from {row['model']}: {row['source']}"
-            return Speed(float(row["value"]) * ratio, "assumed", by, 0.3)
-    return None
+    speed = 0.0
+    if found:
+        speed = (float(found[2]) if found[2] else NETWORKS.get(found[3].lower(), 0.0)) * int(found[1] or 1)
+    if not 0 < speed <= MOST_GBIT:
+        names = ", ".join(NETWORKS)
+        wanted = f"a speed above 0 such as 50gbit, 100Gb/s or 8x200gbit (bits, not bytes), or one of {names}"
+        raise ConfigError(f"--link {text}: not a speed; wanted {wanted}")
+    return speed
 
 
 def _row(kind: str, name: str, option: str) -> Row:

@@ -20,9 +20,9 @@ class Network:
     """Layers stand in the order in which their gradients arrive, the last one first."""
 
     name: str
-    pixels: int
+    pixels: int  # a side of its pictures
     madds: float  # of one picture's forward
-    elements: NDArray[np.int64]  # (layers,)
+    elements: NDArray[np.int64]  # (layers,) of each layer's gradient
     ready: NDArray[np.float64]  # (layers,), when a gradient is there: a fraction of backward, up to 1
 
     @property
@@ -40,6 +40,10 @@ def networks() -> dict[str, Network]:
 
 
 def network(name: str) -> Network:
+    """
+    Raises:
+        ConfigError: the planner does not know it.
+    """
     known = networks()
     if name not in known:
         raise ConfigError(f"--model {name}: not a network that the planner knows; wanted one of {', '.join(known)}")

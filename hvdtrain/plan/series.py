@@ -29,19 +29,22 @@ FUSIONS = {
 
 @dataclass(frozen=True)
 class Measured:
+    """One point: throughput, efficiency or both, as the source has it."""
+
     workers: int
-    images_per_second: float | None
-    efficiency: float | None
+    images_per_second: float | None  # of all workers
+    efficiency: float | None  # up to 1, against the series' first point
     how: str  # read, derived, …
 
 
 @dataclass(frozen=True)
 class Series:
+    """How one system scaled, the fewest workers first."""
+
     name: str
     kind: str  # weak, strong
     reason: str  # why it does not count; empty where it does
     source: str
-    year: int
     model: str
     gpu: str
     per_node: int
@@ -55,7 +58,6 @@ class Series:
     algorithm: str
     overlap: bool
     fusion: str  # of FUSIONS
-    note: str
     points: Sequence[Measured]
 
     @property
@@ -98,7 +100,6 @@ def _series(row: dict[str, str], points: Iterable[dict[str, str]]) -> Series:
         kind=row["kind"],
         reason=row["reason"],
         source=row["source"],
-        year=int(row["year"]),
         model=row["model"],
         gpu=row["gpu"],
         per_node=int(row["gpus_per_node"] or 0),
@@ -112,7 +113,6 @@ def _series(row: dict[str, str], points: Iterable[dict[str, str]]) -> Series:
         algorithm=row["algorithm"],
         overlap=row["overlap"] != "no",
         fusion=row["fusion"],
-        note=row["note"],
         points=[
             Measured(
                 int(each["gpus"]),

@@ -50,3 +50,17 @@ def test_a_faster_link_is_never_slower(algorithm: str, workers: int) -> None:
 def test_a_flat_ring_enters_each_node_once() -> None:
     flat = Fabric(8, 1e11, 1e9, 0.0).seconds(1e8, 64)
     assert flat == pytest.approx(2 * 63 / 64 * 1e8 / 1e9)
+
+
+def test_workers_of_a_node_share_its_link_but_not_what_joins_them() -> None:
+    """In each exchange all eight talk to another node at once, or each to one of its own."""
+    bytes_of_one = 2 * 63 / 64 * 1e8
+    wide, narrow = (Fabric(8, 1e9, across, 0.0, "halving-doubling").seconds(1e8, 64) for across in (1e12, 4e9))
+    assert wide == pytest.approx(bytes_of_one / 1e9)
+    assert narrow == pytest.approx(bytes_of_one / (4e9 / 8))
+
+
+@pytest.mark.parametrize("algorithm", ["hierarchical", "hierarchical-halving"])
+def test_the_one_that_sends_for_its_node_is_as_fast_as_a_worker(algorithm: str) -> None:
+    fast, faster = (Fabric(8, 1e9, across, 0.0, algorithm).seconds(1e8, 64) for across in (1e9, 1e12))  # type: ignore[arg-type]
+    assert fast == faster

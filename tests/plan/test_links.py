@@ -1,22 +1,30 @@
-"""What benchmarks/links.py computes, without its links."""
+"""What benchmarks/links.py makes of its options: a run's settings, a prediction, the steps that count."""
 
-from argparse import Namespace
+import argparse
+import json
+from pathlib import Path
 
+import links
 import pytest
-from links import predict, table
 
-OPTIONS = Namespace(model="resnet18", pixels=64, batch=16, rounds=2)
+from hvdtrain.config.load import from_file
 
-
-def test_a_link_so_slow_that_its_bytes_are_all() -> None:
-    fast, slow = (predict(OPTIONS, 2, 0.2, megabits) for megabits in (10_000, 200))
-    assert fast["predicted_seconds"] < slow["predicted_seconds"]
-    # 11.7 million gradients, of which two workers each send all, at 95 % of 200 Mbit/s
-    assert slow["predicted_seconds"] == pytest.approx(0.2 / 3 + 11_689_512 * 4 / (0.95 * 25e6), rel=0.05)
+OPTIONS = argparse.Namespace(model="resnet18", pixels=64, batch=16, steps=12)
 
 
-def test_predicted_stands_beside_measured() -> None:
-    row = predict(OPTIONS, 4, 0.2, 1000) | {"measured_seconds": [0.5, 0.4]}
-    said = table(OPTIONS, [row])
-    assert "450 ms" in said
-    assert "44.4 %" in said
+def test_a_run_is_of_so_many_steps_and_reports_that_do_not_count(tmp_path: Path) -> None:
+    config = from_file(links.settings(OPTIONS, tmp_path, "together-2"))
+    assert (config.model.name, config.data.source, config.data.batch_size) == ("resnet18", "synthetic", 16)
+    assert (config.run.report_every, config.max_steps) == (links.WINDOW, 25)  # 2 reports of 5 before 12 steps, in 5s
+
+
+def test_the_first_reports_do_not_count(tmp_path: Path) -> None:
+    reports = [{"event": "report", "steps": 5, "step_seconds": seconds} for seconds in (9.0, 9.0, 1.0, 2.0)]
+    (tmp_path / "events.jsonl").write_text("\n".join(json.dumps(each) for each in [{"event": "start"}, *reports]))
+    assert links.step_seconds(tmp_path) == pytest.approx(1.5)
+
+
+def test_a_slower_link_is_predicted_to_take_longer() -> None:
+    fast, slow = (links.predict(OPTIONS, 2, 0.5, megabits) for megabits in (10_000, 200))
+    assert 0.5 < fast["predicted_seconds"] < slow["predicted_seconds"]
+    assert slow["predicted_efficiency"] < fast["predicted_efficiency"] < 1

@@ -41,11 +41,12 @@ def test_nothing_is_faster_than_computing(
     fusion = Fusion(kind, 25 * MIB, 0.001)  # type: ignore[arg-type]
     taken = step(compute, network("resnet18"), workers, fabric, fusion, SOME)
     assert taken.seconds >= compute
-    assert min(taken.communication, taken.straggler, taken.busy) >= 0
-    faster = step(
-        compute, network("resnet18"), workers, replace(fabric, within=2 * within, across=2 * across), fusion, NONE
-    )
-    assert faster.seconds <= step(compute, network("resnet18"), workers, fabric, fusion, NONE).seconds + 1e-12
+    assert min(taken.communication, taken.negotiation, taken.straggler, taken.busy) >= 0
+    if kind == "timed":
+        return  # a faster link leaves less time for gradients to gather, so that there may be more sums
+    faster = replace(fabric, within=2 * within, across=2 * across)
+    fast, slow = (step(compute, network("resnet18"), workers, each, fusion, NONE).seconds for each in (faster, fabric))
+    assert fast <= slow + 1e-12
 
 
 def test_what_backward_hides_does_not_count() -> None:
@@ -65,6 +66,14 @@ def test_without_overlap_all_sums_come_after_backward() -> None:
 def test_half_the_bytes_take_half_the_time() -> None:
     fabric = replace(FABRIC, hop_seconds=0.0)
     assert of(16, fabric, wire_bytes=2).busy == pytest.approx(of(16, fabric).busy / 2, rel=0.01)
+
+
+def test_agreeing_adds_its_own_part() -> None:
+    at_once = of(16, overheads=replace(SOME, negotiation_seconds=0.0))
+    taken = of(16)
+    assert (at_once.negotiation, at_once.communication) == (0.0, taken.communication)
+    assert taken.negotiation == pytest.approx(4 * SOME.negotiation_seconds, rel=0.1)
+    assert taken.seconds == pytest.approx(at_once.seconds + taken.negotiation)
 
 
 def test_more_workers_wait_longer_for_the_slowest() -> None:
@@ -89,6 +98,6 @@ def test_horovods_own_fusion_takes_what_is_there() -> None:
 
     fabric = Counting(8, 5e10, 1e8, 5e-6)
     step(0.2, network("resnet50"), 16, fabric, Fusion("timed", 64 * MIB, 0.005), SOME)
-    assert sum(sums) == 4 * network("resnet50").parameters
+    assert sum(sums) == 2 * 4 * network("resnet50").parameters  # once as it is, once as if all agreed at once
     assert max(sums) <= 64 * MIB
-    assert len(sums) < 10  # the first sums take so long that the others gather
+    assert len(sums) < 20  # the first sums take so long that the others gather

@@ -4,11 +4,15 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from hvdtrain.cli import main
+from hvdtrain.plan.ask import Ask
+
+from ..pages import parsers
 
 PAPER = ["plan", "--model", "resnet50", "--gpus", "256", "--gpu", "p100", "--link", "50gbit"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,7 +24,6 @@ def test_the_papers_hour(capsys: pytest.CaptureFixture[str]) -> None:
     for word in (
         "images/s",
         "E_w = ",
-        "E_s",
         "80 % interval",
         "communication, exposed",
         "stragglers",
@@ -43,7 +46,7 @@ def test_the_record_has_all_that_the_words_have(capsys: pytest.CaptureFixture[st
     for each in said["predictions"]:
         assert each["step_seconds"] == pytest.approx(sum(each["parts_seconds"].values()))
         assert each["efficiency_low"] <= each["efficiency_weak"] <= each["efficiency_high"]
-        assert each["limit"] in ("computing", "communication", "stragglers", "input")
+        assert each["limit"] in ("computing", "communication", "negotiation", "stragglers", "input")
 
 
 def test_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +56,11 @@ def test_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
     said = json.loads(capsys.readouterr().out)["deadline"]
     assert said["meets"] is None
     assert said["why"]
+
+
+def test_the_command_lines_defaults_are_the_asks() -> None:
+    given = parsers()["hvdtrain plan"]
+    assert {f.name: given.get_default(f.name) for f in fields(Ask)} == {f.name: f.default for f in fields(Ask)}
 
 
 def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +97,8 @@ def test_a_fit_is_printed_and_used(tmp_path: Path, capsys: pytest.CaptureFixture
         ([], "say --gpus K"),
         (["--gpus", "8", "--figure", "x.png"], "add one of them"),
         (["--deadline", "soon"], "--deadline soon"),
-        (["--gpus", "0"], "--gpus 0: expected 1 at least"),
+        (["--gpus", "0"], "--gpus 0: wanted a number of workers, of 1 to 1,000,000"),
+        (["--gpus", f"1{'0' * 19}"], "wanted a number of workers"),
         (["--gpus", "8", "--sweep", "--figure", "/no/such/folder/x.png"], "a file that can be written"),
     ],
 )
