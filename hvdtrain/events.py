@@ -10,7 +10,9 @@ events.jsonl holds one JSON object a line; a number that is not finite is null. 
 and by event:
 
     start        world_size, global_batch_size, batch_size, images_per_epoch, total_images
-    resume       the same, when the run goes on from a checkpoint
+    resume       the same, when the run goes on from a checkpoint; where it goes on with other workers (--elastic), from
+                 their last commit, also resets: how often they have changed since its start or the resume without it;
+                 lost_images: images since the commit, which are done again
     changed      settings that are others than at the start before: [before, now] of each, by its dotted name
     baseline     source, workers, measured_at, origin, step_seconds, standard_error, samples, parts, ranks, together,
                  communication: what efficiency is measured against, see metrics/efficiency.py

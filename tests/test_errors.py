@@ -1,12 +1,13 @@
 """The exception tree, its exit codes and its message of one line."""
 
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from hvdtrain import errors
-from hvdtrain.errors import ConfigError, HvdtrainError, PeerLost
+from hvdtrain.errors import ConfigError, HvdtrainError, PeerLost, Stopped
 
 
 def tree(error: type[HvdtrainError] = HvdtrainError) -> Iterator[type[HvdtrainError]]:
@@ -23,7 +24,7 @@ def test_the_docstring_draws_the_tree_with_its_exit_codes() -> None:
 
 def test_exit_codes_differ_and_mean_nothing_else() -> None:
     codes = [error.exit_code for error in tree()]
-    assert len(set(codes)) == len(codes) == 9
+    assert len(set(codes)) == len(codes) == 10
     assert not set(codes) & {0, 126, 127, 130, 141}
 
 
@@ -33,6 +34,12 @@ def test_a_remedy_follows_the_message(error: type[HvdtrainError]) -> None:
     mended = error("what went wrong", remedy="hvdtrain doctor")
     assert str(mended) == "what went wrong → hvdtrain doctor"
     assert mended.remedy == "hvdtrain doctor"
+
+
+def test_who_is_stopped_ends_as_if_the_signal_had_killed_it() -> None:
+    assert Stopped("x", by=signal.SIGUSR2, remedy="y").exit_code == 128 + 12
+    assert str(Stopped("x", by=signal.SIGUSR2, remedy="y")) == "x → y"
+    assert Stopped.exit_code == 143
 
 
 def test_a_kind_of_error_is_caught_as_itself_and_as_ours() -> None:

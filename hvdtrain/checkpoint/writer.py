@@ -13,6 +13,7 @@ import torch
 
 from hvdtrain.checkpoint import store
 from hvdtrain.checkpoint.format import Manifest
+from hvdtrain.checkpoint.host_copy import HostCopy
 from hvdtrain.errors import CheckpointError
 from hvdtrain.log import logger
 
@@ -41,7 +42,7 @@ class Writer:
         folder.mkdir(parents=True, exist_ok=True)
         store.sweep(folder)
         self._folder, self._keep = folder, keep
-        self._copy = _Copy()
+        self._copy = HostCopy()
         self._thread = ThreadPoolExecutor(1, "checkpoint writer")
         self._saving: Future[None] = self._thread.submit(torch.save, {}, io.BytesIO())  # takes what torch wants of it
         self._saving.result()
@@ -111,34 +112,6 @@ class Writer:
             store.prune(self._folder, self._keep)
         except OSError as error:  # the new one is safe; the next save tries again
             logger.warning("an old checkpoint in %s cannot be removed: %s", self._folder, error.strerror)
-
-
-class _Copy:
-    """A copy of a state in the host's memory, made again and again into the same tensors: fresh memory takes longer."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[Any, ...], torch.Tensor] = {}
-
-    def of(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        copied: dict[str, Any] = self._copied(tensors, ())
-        if any(tensor.is_pinned() for tensor in self._kept.values()):
-            torch.cuda.synchronize()
-        return copied
-
-    def _copied(self, value: Any, place: tuple[Any, ...]) -> Any:
-        if isinstance(value, torch.Tensor):
-            return self._tensor(place, value.detach())
-        if isinstance(value, dict):
-            return {key: self._copied(inner, (*place, key)) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(self._copied(inner, (*place, i)) for i, inner in enumerate(value))
-        return value
-
-    def _tensor(self, place: tuple[Any, ...], tensor: torch.Tensor) -> torch.Tensor:
-        kept = self._kept.get(place)
-        if kept is None or (kept.shape, kept.dtype, kept.stride()) != (tensor.shape, tensor.dtype, tensor.stride()):
-            kept = self._kept[place] = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-        return kept.copy_(tensor, non_blocking=True)
 
 
 def _size(value: Any) -> int:

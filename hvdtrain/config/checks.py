@@ -1,7 +1,10 @@
 """Settings that exclude each other, refused with what would be possible."""
 
 import reprlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hvdtrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from hvdtrain.config.recipe import DataConfig, OptimConfig
@@ -48,8 +51,44 @@ def together(config: "Config") -> None:
         refuse("distributed.compression", "fp16", "none with precision = float64")
     if config.data.train_sizes and config.data.train_sizes[-1][0] >= config.epochs:
         refuse("data.train_sizes", config.data.train_sizes, f"no size from epoch {config.epochs:g}, the end, on")
+    if config.elastic.enabled:
+        _elastic(config)
     if "/" in config.run.name or config.run.name in (".", ".."):
         refuse("run.name", config.run.name, "the name of one folder")
+
+
+def _elastic(config: "Config") -> None:
+    if config.train.global_batch_size is None:
+        refuse("elastic.enabled", True, "a train.global_batch_size with it, kept while workers come and go")
+    if config.data.stage != "none":
+        refuse("data.stage", config.data.stage, "none with elastic.enabled: a host that comes would be waited for")
+    if config.distributed.reducer != "buckets":
+        refuse("distributed.reducer", config.distributed.reducer, "buckets with elastic.enabled")
+
+
+def at_home(config: "Config") -> "Config":
+    """The same, if this host knows the homes that it names: what was resolved elsewhere may name others.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    expanded("data.cache_dir", config.data.cache_dir)
+    expanded("metrics.baselines_dir", config.metrics.baselines_dir)
+    return config
+
+
+def expanded(key: str, path: Path) -> Path:
+    """With somebody's home in the place of `~`.
+
+    Raises:
+        ConfigError: this host knows of none.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{key} = {path}: expected a folder, got a home that is not known here", remedy=f"--{key} DIR, or HOME=DIR"
+        ) from None
 
 
 def refuse(key: str, value: Any, wanted: str) -> None:

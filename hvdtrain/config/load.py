@@ -3,11 +3,7 @@
 import argparse
 import difflib
 import json
-import os
-import stat
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -15,28 +11,79 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
-from hvdtrain.config.checks import shown
+from hvdtrain.config.checks import at_home, shown
 from hvdtrain.config.schema import Config
+from hvdtrain.config.yaml_file import LINE, presets, read_yaml
 from hvdtrain.errors import ConfigError
 
-MOST_BYTES = 1 << 16  # of a configuration; a whole one has 3,000
 MOST_MISTAKES = 20  # told of at once
-LINE = 400  # characters of a message at most, its remedy aside
+PAIRS = "job.sbatch"  # the one setting that maps names to values
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line that name the nearest valid option."""
+    """argparse, with errors of one line that name the nearest valid option, and settings left out of the usage."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+
+    def format_help(self) -> str:
+        """Its first lines are the verb's own arguments: a hundred settings before what it does would hide that."""
+        if not self._takes_settings() or self.usage:
+            return super().format_help()
+        own = [action for action in self._actions if action.dest.split(".")[0] not in _FIELDS]
+        formatter = self._get_formatter()
+        formatter.add_usage(None, own, self._mutually_exclusive_groups, " " * len("usage: "))
+        self.usage = formatter.format_help().strip().replace("%", "%%") + " [--SETTING VALUE ...]"
+        try:
+            return super().format_help()
+        finally:
+            self.usage = None
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             given = (unknown.split() or [repr(unknown)])[0]
-            near = _nearest(given.split("=")[0], [o for a in self._actions for o in a.option_strings])
-            message = f"unknown option {shown(given)}{near}"
+            message = self._unknown(given)
         raise ConfigError(shown(message, LINE), remedy=f"{self.prog} --help")
+
+    def _takes_settings(self) -> bool:
+        return any("--config" in action.option_strings for action in self._actions)
+
+    def _unknown(self, given: str) -> str:
+        if not given.startswith("-"):
+            preset = f"; the preset is --config {given}" if self._takes_settings() and given in presets() else ""
+            return f"unexpected argument {shown(given)}{preset}"
+        name = given.split("=")[0]
+        if name in ELSEWHERE and self._takes_settings():
+            return f"unknown option {name}; here it is {ELSEWHERE[name]}"
+        return f"unknown option {shown(given)}{_nearest(name, [o for a in self._actions for o in a.option_strings])}"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action.choices, Mapping) and value not in action.choices:
+            verbs = list(action.choices)
+            kind, one_of = f"{action.metavar}".lower(), ", ".join(verbs)
+            what = f"unknown {kind} {shown(value)}; expected one of {one_of} right after {self.prog}"
+            self.error(what + _nearest(value, verbs))
+        super()._check_value(action, value)
+
+
+# What other trainers call a setting, and no likeness of letters finds.
+ELSEWHERE = {
+    **dict.fromkeys(("--lr", "--learning-rate", "--learning_rate"), "--optim.base_lr"),
+    "--wd": "--optim.weight_decay",
+    **dict.fromkeys(("-b", "--bs", "--batch"), "--data.batch_size"),
+    **dict.fromkeys(("-j", "--num-workers", "--num_workers"), "--data.threads"),
+    **dict.fromkeys(("--workers", "--gpus", "--np", "-np", "-n"), "the launcher's: mpirun -np N hvdtrain train"),
+    **dict.fromkeys(("--amp", "--fp16"), "--precision fp16"),
+    "--bf16": "--precision bf16",
+    **dict.fromkeys(("-a", "--arch"), "--model.name"),
+    **dict.fromkeys(("--data-path", "--dataset", "--train-dir"), "--data.dir"),
+    **dict.fromkeys(("--out", "--output", "--output-dir", "--workspace"), "--run.dir"),
+    **dict.fromkeys(("--ema", "--model-ema"), "--train.ema_decay"),
+    **dict.fromkeys(("--cpu", "--no-cuda"), "CUDA_VISIBLE_DEVICES= in the environment"),
+    "--preset": "--config",
+    "--port": "--metrics.port",
+}
 
 
 def add_options(parser: Parser) -> CliSettingsSource[Config]:
@@ -44,7 +91,10 @@ def add_options(parser: Parser) -> CliSettingsSource[Config]:
     parser.add_argument(
         "--config", metavar="FILE", help=f"YAML file, or a preset: {', '.join(presets())}. Options override it"
     )
-    return CliSettingsSource[Config](Config, root_parser=parser, cli_parse_args=False)
+    source = CliSettingsSource[Config](Config, root_parser=parser, cli_parse_args=False)
+    (elastic,) = (action for action in parser._actions if "--elastic" in action.option_strings)
+    elastic.nargs, elastic.const = "?", '{"enabled": true}'  # the section's own option, alone, switches it on
+    return source
 
 
 def from_options(source: CliSettingsSource[Config], options: argparse.Namespace) -> Config:
@@ -56,63 +106,24 @@ def from_options(source: CliSettingsSource[Config], options: argparse.Namespace)
     values = read_yaml(options.config) if options.config else {}
     given = {key: value for key, value in vars(options).items() if "." in key or key in _FIELDS}
     try:
-        return _validate(values, _cli_settings_source=source(parsed_args=argparse.Namespace(**given)))
+        return at_home(_validate(values, _cli_settings_source=source(parsed_args=argparse.Namespace(**given))))
     except (SettingsError, RecursionError):
         texts = {key: text for key, value in given.items() if (text := _not_json(key, value))}
+        if section := next((key for key in texts if key in _SECTIONS), ""):
+            raise ConfigError(shown(_no_section(section, texts[section]), LINE), remedy=_HELP) from None
+        if text := _not_pairs(given.get(PAIRS)):
+            raise ConfigError(f"{PAIRS} = {shown(text)}: expected NAME=VALUE, such as qos=high", remedy=_HELP) from None
         wrong = "; ".join(f"{key} = {shown(text)}" for key, text in list(texts.items())[:2])
         raise ConfigError(f"{wrong}: expected a list such as [0.08,1] or [[0,128],[10,176]]", remedy=_HELP) from None
 
 
 def from_file(path: Path) -> Config:
-    """The configuration that a run directory keeps in config.yaml."""
+    """The configuration that a run directory keeps in config.yaml.
+
+    Raises:
+        ConfigError: there is none, or it is not one that this version takes.
+    """
     return _validate(read_yaml(str(path)))
-
-
-def presets() -> list[str]:
-    folder = resources.files("hvdtrain.config") / "presets"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def read_yaml(name: str) -> dict[str, Any]:
-    """The mapping in a YAML file, or in the preset of that name.
-
-    Raises:
-        ConfigError: there is none, or it is too large, too deep or too odd to be a configuration.
-    """
-    preset = resources.files("hvdtrain.config") / "presets" / f"{name}.yaml"
-    where = f"--config {shown(name)}"
-    try:
-        values = yaml.load(preset.read_text(encoding="utf-8") if name in presets() else _text(Path(name)), _Loader)
-    except OSError as error:
-        raise ConfigError(f"{where}: {error.strerror or error}; presets are {', '.join(presets())}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: not text: {error.reason} at byte {error.start}") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: not a configuration: nested too deep") from None
-    except (yaml.YAMLError, *_ODD) as error:
-        raise ConfigError(f"{where}: not YAML: {shown(' '.join(str(error).split()), LINE // 2)}") from None
-    if not isinstance(values, dict | None):
-        raise ConfigError(f"{where}: expected a mapping of settings, got a {type(values).__name__}")
-    return values or {}
-
-
-def _text(path: Path) -> str:
-    """Of a regular file: a pipe would be waited for, and a device has no end.
-
-    Raises:
-        OSError: it cannot be read, is no file, or too long.
-        UnicodeDecodeError: it is not UTF-8.
-    """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
-        mode = os.fstat(file.fileno()).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(None, "Is a directory")
-        if not stat.S_ISREG(mode):
-            raise OSError(None, "expected a file, got a pipe or a device")
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise OSError(None, f"expected a configuration, got more than {MOST_BYTES:,} bytes")
-    return content.decode("utf-8")
 
 
 def to_yaml(config: Config) -> str:
@@ -122,33 +133,6 @@ def to_yaml(config: Config) -> str:
 _HELP = "hvdtrain train --help"
 _FIELDS = frozenset(Config.model_fields)
 _SECTIONS = frozenset(name for name, field in Config.model_fields.items() if isinstance(field.default, BaseModel))
-
-
-# What YAML's own conversions raise over a number of 5,000 digits, a 13th month, `!!int ''`, base 60 beyond all floats.
-_ODD = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset without aliases, of which a few lines unfold to gigabytes; and with a key that stands twice in
-    a mapping refused instead of the last one taken."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(
-                None,
-                None,
-                f"*{shown(event.anchor, 40)}: write the value itself, aliases are not read",
-                event.start_mark,
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key, count in keys.most_common(1):
-            if count > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{shown(key)} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _validate(values: dict[str, Any], **sources: Any) -> Config:
@@ -193,8 +177,16 @@ def _explain(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not key:
         return message
+    if error["type"] in ("model_type", "model_attributes_type") and key in _SECTIONS:
+        return _no_section(key, error["input"])
     message = message.removeprefix("Input should be ").split(", unable to")[0]
     return f"{key} = {shown(error['input'])}: expected {message}"
+
+
+def _no_section(key: str, given: Any) -> str:
+    names = type(Config.model_fields[key].default).model_fields
+    name = next((name for name in ("dir", "name") if name in names), next(iter(names)))
+    return f"{key} = {shown(given)}: expected one of the settings in it, such as {key}.{name}"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -217,6 +209,12 @@ def _not_json(key: str, value: Any) -> str | None:
     except (ValueError, RecursionError):
         return text
     return None
+
+
+def _not_pairs(value: Any) -> str:
+    """What of an option is neither NAME=VALUE nor JSON."""
+    texts = [text for text in value if isinstance(text, str) and "=" not in text] if isinstance(value, list) else []
+    return next((text for text in texts if not text.startswith("{") or _not_json("", text)), "")
 
 
 def _nearest(given: Any, valid: list[str]) -> str:

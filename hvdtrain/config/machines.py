@@ -1,4 +1,4 @@
-"""Settings of the machines: how their workers talk, and the job that a cluster is asked for."""
+"""Settings of the machines: how their workers talk, come and go, and the job that a cluster is asked for."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +26,8 @@ class DistributedConfig(Section):
     interfaces: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,15}$")], ...] = ()
     """Network interfaces that MPI, NCCL and Gloo (the first one) use, as [eth0]. []: what they find."""
     cycle_milliseconds: Positive | None = None
-    """HOROVOD_CYCLE_TIME: how often Horovod looks for tensors that all workers have ready. null: Horovod's 1 ms."""
+    """HOROVOD_CYCLE_TIME: how often Horovod looks for tensors that all workers have ready. null: Horovod's 1 ms, and
+    0.1 where all workers compute on the CPUs of one node."""
     cache_capacity: Annotated[int, Ge(0), Le(2**31 - 1)] | None = None
     """HOROVOD_CACHE_CAPACITY: tensors whose negotiation Horovod remembers. null: Horovod's 1024. 0: none."""
     hierarchical_allreduce: bool | None = None
@@ -41,6 +42,19 @@ class DistributedConfig(Section):
     watchdog_seconds: NonNegative = 300.0
     """A worker that was silent for so long, or a step that takes so long, ends the run, with the stacks of all workers
     in its logs. 0: wait for ever."""
+
+
+class ElasticConfig(Section):
+    enabled: bool = False
+    """Go on while workers come and go, under horovodrun --gloo with --host-discovery-script. --elastic is short for
+    it."""
+    commit_steps: Count = 10
+    """Steps between two copies of the state in every worker's memory: so many a lost worker costs at most."""
+    ramp_epochs: NonNegative = 0.25
+    """Where k workers make the minibatch larger than before, the rate rises with it in so many epochs; down it goes at
+    once."""
+    wait_seconds: Positive = 900.0
+    """How long a worker waits for its place among the others, or for hosts, before it ends with exit code 7."""
 
 
 class JobConfig(Section):

@@ -13,7 +13,7 @@ from pydantic import model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hvdtrain.config import checks
-from hvdtrain.config.machines import DistributedConfig, JobConfig
+from hvdtrain.config.machines import DistributedConfig, ElasticConfig, JobConfig
 from hvdtrain.config.recipe import DataConfig, ModelConfig, OptimConfig, TrainConfig
 from hvdtrain.config.section import Count, NonNegative, Positive, Section
 
@@ -30,6 +30,9 @@ class RunConfig(Section):
     """Steps between two reports of loss and throughput, and of images left out; each costs two small collectives."""
     trace_images: bool = False
     """Write every image that a step used, with its crop and flip, to images/rank-*.csv."""
+    tensorboard: bool = False
+    """Write reports and evaluations for TensorBoard, too, to tensorboard/. Needs the package, as in
+    hvdtrain[tensorboard]."""
     console_seconds: NonNegative = 5.0
     """Seconds between two progress lines where stderr is no terminal."""
 
@@ -110,6 +113,7 @@ class Config(BaseSettings):
     train: TrainConfig = TrainConfig()
     optim: OptimConfig = OptimConfig()
     distributed: DistributedConfig = DistributedConfig()
+    elastic: ElasticConfig = ElasticConfig()
     evaluation: EvalConfig = EvalConfig()
     metrics: MetricsConfig = MetricsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -141,7 +145,7 @@ class Config(BaseSettings):
         Which images it reads is the index's digest to say, wherever they lie.
         """
         free: dict[str, Any] = {
-            **dict.fromkeys(("run", "metrics", "checkpoint", "resume", "resume_changed", "job"), True),
+            **dict.fromkeys(("run", "metrics", "checkpoint", "resume", "resume_changed", "elastic", "job"), True),
             "data": {"dir", "stage", "stage_dir", "cache_dir", "max_bad_ratio", "threads", "prefetch"},
             "train": {"not_finite", "most_skipped"},
             "distributed": {

@@ -88,7 +88,12 @@ def training_plans(
     size: int,
     batch_size: int,
 ) -> Iterator[Plan]:
-    """This rank's batches of the endless stream from `images_seen` on. Needs no image, only the index."""
+    """This rank's batches of the endless stream from `images_seen` on. Needs no image, only the index.
+
+    Args:
+        images_seen: by the whole run, where a step begins: with m micro-batches a step takes m of these plans.
+        batch_size: n, images of this worker in each plan.
+    """
     while True:
         part = order.training_slice(
             seed=seed, images=len(index), images_seen=images_seen, rank=rank, size=size, batch_size=batch_size

@@ -22,7 +22,9 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Mixed:
-    images: torch.Tensor  # (m, 3, H, W)
+    """The loss of a picture is weights · that of its own label + (1 - weights) · that of the other one."""
+
+    images: torch.Tensor  # (m, 3, H, W) of the type of the images mixed
     others: torch.Tensor  # (m,) int64: the partner's label, or the picture's own where it was not mixed
     weights: torch.Tensor  # (m,) float32: share of the picture's own label, 1 where it was not mixed
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # Formats that DALI decodes as well; every other file counts as no image, so that both decoders see the same ones. Not
 # TIFF, of which DALI and Pillow take different kinds.
@@ -61,11 +61,18 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         one of FAULTS: it cannot be decoded to its last pixel.
     """
-    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image = _open(data)
     image.load()
     if image.format == "JPEG" and data.rfind(END_OF_JPEG) < data.rfind(START_OF_SCAN):
         raise OSError("it has no end, as a download that was broken off")  # libjpeg makes gray of the zeros after it
     return image
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:  # its own words are about the place in memory
+        raise UnidentifiedImageError("it begins like no JPEG, PNG, BMP or WebP") from None
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -110,8 +117,8 @@ def regular(path: str) -> Iterator[Span]:
 def _opened(span: Span) -> Image.Image:
     head = span.read(0, _HEAD_BYTES)
     try:
-        return Image.open(io.BytesIO(head), formats=FORMATS)
+        return _open(head)
     except FAULTS:
         if len(head) == span.size or span.size > _LARGEST_BYTES:
             raise
-        return Image.open(io.BytesIO(span.read()), formats=FORMATS)  # a header may be longer
+        return _open(span.read())  # a header may be longer

@@ -24,6 +24,7 @@ from hvdtrain.log import logger
 BESIDE = ".hvdtrain"  # folder beside train/ and val/ with what is known of them
 CHUNK = 500  # images that one worker measures at a time
 THREADS_PER_PROCESS = 4  # they wait for a network disk more than they compute
+REMEDY = "--data.dir DIR, of eval --data DIR; hvdtrain data demo DIR writes digits to try with"
 SPOT_CHECKS = 256  # files whose size is asked for when a kept index is taken
 
 
@@ -38,7 +39,7 @@ def find(root: Path, *, cache: Path, workers: int) -> Index:
     """
     try:
         if not root.is_dir():
-            raise DataError(f"no folder {root}: expected {root}/<class>/*.JPEG or {root}/*.tar", remedy="set data.dir")
+            raise DataError(f"no folder {root}: expected {root}/<class>/*.JPEG or {root}/*.tar", remedy=REMEDY)
         if (root / UNFINISHED).exists():
             raise DataError(f"{root} is not finished", remedy="hvdtrain data prepare, which goes on with it")
         print_now = fingerprint(root)
@@ -91,7 +92,7 @@ def scan(root: Path, *, workers: int) -> Index:
     files = [sorted(e.name for e in os.scandir(root / name) if _is_image(e.name)) for name in classes]
     paths = [f"{name}/{file}" for name, inside in zip(classes, files, strict=True) for file in inside]
     if not paths:
-        raise DataError(f"no images in {root}: expected {root}/<class>/*.JPEG or {root}/*.tar", remedy="set data.dir")
+        raise DataError(f"no images in {root}: expected {root}/<class>/*.JPEG or {root}/*.tar", remedy=REMEDY)
     chunks = [(str(root), paths[i : i + CHUNK]) for i in range(0, len(paths), CHUNK)]
     found: list[NDArray[np.int64]] = []
     with progress("indexing images", len(paths)) as advance:

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-TRAINING = "training"
+TRAINING, EVALUATING = "training", "evaluating"
+UNITS = {TRAINING: "step", EVALUATING: "batch"}
+"""Phases that must get on, and what has to be done in them again and again."""
 
 
 class Activity:
@@ -16,9 +18,9 @@ class Activity:
         self._clock = clock
         self._last = clock()
         self.step = 0
-        """Optimiser steps done."""
+        """Optimiser steps done, or batches evaluated where nothing is trained."""
         self.phase = "start-up"
-        """`training`, whose steps must not stop; or the name of something else that may take its time."""
+        """One of `UNITS`, which must not stop; or the name of something else that may take its time."""
         self.collective = ""
         """What it waits for the others in; empty while it does not."""
 

@@ -1,9 +1,12 @@
-"""Gradients that are born inside flat buckets, each ring-allreduced while backward still runs.
+"""Gradients that lie in flat buckets, each ring-allreduced while backward still runs.
 
-Every parameter's `.grad` is a view into one of a few one-dimensional tensors, in the parameter's own memory format, so
-nothing is packed or unpacked. Buckets are filled in reverse order of registration, which is about the order in which
-backward makes gradients; what a bucket holds depends on the model and the bucket size alone. With Horovod's own fusion
-off (see tuning.py) the order of every floating-point sum is thereby fixed, and equal runs are equal to the last bit.
+Every parameter's `.grad` is a view into one of a few one-dimensional tensors, in the parameter's own memory format.
+Autograd makes a step's first gradient of a weight wherever it likes, which costs less than to add it to zeros; it is
+copied into its view while the caches still hold it, later micro-batches are added there, and nothing is unpacked.
+
+Buckets are filled in reverse order of registration, which is about the order in which backward makes gradients; what a
+bucket holds depends on the model and the bucket size alone. With Horovod's own fusion off (see tuning.py) the order of
+every floating-point sum is thereby fixed, and equal runs are equal to the last bit.
 """
 
 from collections.abc import Iterable, Iterator
@@ -58,16 +61,16 @@ class GradientBuckets:
         self.sizes = [bucket.wire.nbytes for bucket in self._buckets]
         self._skipped = self._buckets[0].flat[-1] if self._buckets else torch.zeros(())
         for bucket in self._buckets:
-            for parameter, _ in bucket.views:
-                parameter.register_post_accumulate_grad_hook(self._hook(bucket))
+            for parameter, view in bucket.views:
+                parameter.register_post_accumulate_grad_hook(self._hook(bucket, view))
 
     def start(self) -> None:
+        self._skipped.zero_()
         for bucket in self._buckets:
-            bucket.flat.zero_()
             bucket.missing = len(bucket.views) * self._micro_batches
             bucket.started = False
-            for parameter, view in bucket.views:
-                parameter.grad = view
+            for parameter, _ in bucket.views:
+                parameter.grad = None
 
     def skip(self, images: int) -> None:
         """The number travels in the first bucket's last element; it is 0 but for rare steps, and small in those."""
@@ -82,6 +85,7 @@ class GradientBuckets:
         """A bucket whose gradients did not all come, be it for want of pictures, is summed as it is."""
         for bucket in self._buckets:
             if not bucket.started:
+                self._fill(bucket)
                 self._reduce(bucket)
         for bucket in self._buckets:
             self._comm.wait(bucket.handle)
@@ -106,14 +110,23 @@ class GradientBuckets:
         finally:
             self._listening = True
 
-    def _hook(self, bucket: Bucket) -> Any:
-        def ready(_: nn.Parameter) -> None:
+    def _hook(self, bucket: Bucket, view: torch.Tensor) -> Any:
+        def ready(parameter: nn.Parameter) -> None:
             if self._listening:
+                if (born := parameter.grad) is not view and born is not None:
+                    parameter.grad = view.copy_(born)
                 bucket.missing -= 1
                 if bucket.missing == 0:
                     self._reduce(bucket)
 
         return ready
+
+    @staticmethod
+    def _fill(bucket: Bucket) -> None:
+        """With zeros, where no gradient came."""
+        for parameter, view in bucket.views:
+            if parameter.grad is None:
+                parameter.grad = view.zero_()
 
     def _reduce(self, bucket: Bucket) -> None:
         if bucket.wire is not bucket.flat:

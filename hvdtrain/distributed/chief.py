@@ -144,9 +144,9 @@ class Chief:
         for rank in ranks:
             self.table.watch(rank, now)
 
-    def tell_verdict(self, message: str) -> None:
+    def tell_verdict(self, message: str, blamed: Sequence[int]) -> None:
         if self._hub:
-            self._waited_for = self._hub.tell(verdict=message)
+            self._waited_for = self._hub.tell(verdict=message, blamed=list(blamed))
 
     def wait_until_done(self, now: float, most_seconds: float) -> None:
         """Until all who were told the verdict, and still speak, have done what there is to be done."""

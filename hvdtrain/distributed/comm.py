@@ -5,7 +5,7 @@ matches calls by name, and its default names come from a counter that drifts apa
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hvdtrain.distributed import limits, threads
+from hvdtrain.distributed import connections, limits, threads
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.topology import Topology
-from hvdtrain.errors import EnvironmentFault, PeerLost
+from hvdtrain.errors import EnvironmentFault, HvdtrainError, PeerLost
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class HorovodComm:
         """
         topology.has_mpi()
         limits.allow_open_files(limits.needed(topology.size))  # Gloo connects each worker to each
-        before = threads.mine()
+        before, open_before = threads.mine(), connections.mine()
         try:
             import horovod.torch as hvd
 
@@ -129,6 +129,8 @@ class HorovodComm:
             raise EnvironmentFault(f"Horovod does not start: {error}", remedy="hvdtrain doctor") from error
         self._hvd, self._activity = hvd, activity
         self.threads = frozenset(threads.mine() - before)
+        self.connections = connections.mine() - open_before
+        """To the other workers, by the kernel's names for them; Gloo's, or MPI's over TCP."""
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
@@ -137,6 +139,10 @@ class HorovodComm:
     def start_sum(self, tensor: torch.Tensor, name: str) -> Any:
         with _peers():
             return self._hvd.allreduce_async_(tensor, name=name, op=self._hvd.Sum), name
+
+    def done(self, handle: Any) -> bool:
+        """Whether `wait` would return at once."""
+        return bool(self._hvd.poll(handle[0]))
 
     def wait(self, handle: Any) -> None:
         started, name = handle
@@ -172,7 +178,7 @@ class HorovodComm:
     def meet(self, name: str) -> None:
         handle = self.start_sum(torch.zeros(1), name)
         with self._activity.waiting_in(name):
-            while not self._hvd.poll(handle[0]):
+            while not self.done(handle):
                 time.sleep(LOOK_SECONDS)
         self.wait(handle)
 
@@ -185,6 +191,40 @@ class HorovodComm:
         self._hvd.shutdown()
 
 
+def on_rank_0(comm: Comm, action: Callable[[], T], name: str) -> T | None:
+    """What `action` gives, on rank 0, which alone does it while the others sleep; nothing elsewhere. Collective.
+
+    What fails there is everyone's failure. Else rank 0, which leaves, would be a lost worker to the others, and where
+    workers come and go they would meet without it, and the next rank 0 fail of the same.
+
+    Raises:
+        HvdtrainError: rank 0's, on all ranks; rank 0 tells of it.
+    """
+    found: T | None = None
+    mine: HvdtrainError | None = None
+    if comm.rank == 0:
+        try:
+            found = action()
+        except HvdtrainError as error:
+            mine = error
+    comm.meet(name)
+    if failure := comm.broadcast_object(mine, name):
+        failure.everyones |= comm.rank != 0
+        raise failure
+    return found
+
+
+def of_rank_0(comm: Comm, action: Callable[[], T], name: str) -> T:
+    """Likewise, but what `action` gives is handed to all. Collective.
+
+    Raises:
+        HvdtrainError: rank 0's, on all ranks; rank 0 tells of it.
+    """
+    found: Any = on_rank_0(comm, action, name)
+    received: T = comm.broadcast_object(found, name)
+    return received
+
+
 @contextmanager
 def _peers() -> Iterator[None]:
     """Within, a collective of Horovod's that fails raises PeerLost."""
@@ -193,4 +233,5 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except HorovodInternalError as error:
-        raise PeerLost(f"a collective failed, another worker has gone: {' '.join(str(error).split())}") from error
+        cause = " ".join(str(error).split()).partition(". ")[0]  # more than that is advice
+        raise PeerLost(f"a collective failed, another worker has gone: {cause}") from error

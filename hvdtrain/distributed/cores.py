@@ -92,8 +92,7 @@ def bind(comm: Comm, *, wanted: bool) -> list[int]:
     if not shared or not 1 < len(neighbours) <= len(mine):
         return mine
     own = share(physical_order(mine, SYSTEM), numa_nodes(SYSTEM), neighbours.index(comm.rank), len(neighbours))
-    for thread in threads.mine():
-        threads.move(thread, own)
+    threads.move_all(own)
     logger.debug("bound to cores %s", ", ".join(map(str, own)))
     return own
 

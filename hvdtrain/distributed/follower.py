@@ -29,6 +29,8 @@ class Follower:
         self._told = ""
         self.verdict = ""
         """Rank 0's, once there is one."""
+        self.blamed: list[int] = []
+        """Ranks that it blames."""
 
     def look(self, now: float) -> None:
         """Hear what rank 0 has said meanwhile."""
@@ -37,7 +39,9 @@ class Follower:
         for message in self._link.look():
             self._heard = now
             self._told = str(message.get("news", self._told))
-            self.verdict = str(message.get("verdict", self.verdict))
+            if "verdict" in message:
+                blamed = message.get("blamed")
+                self.verdict, self.blamed = str(message["verdict"]), blamed if isinstance(blamed, list) else []
             self._over = self._over or "bye" in message
             if "step" in message:
                 with suppress(Garbage):

@@ -7,7 +7,8 @@ everywhere, and not by anybody's clock.
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,21 @@ class StopRequest:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back while the program began: allocator.py
         return self
 
+    @contextmanager
+    def heard(self, *numbers: signal.Signals, for_good: bool) -> Iterator["StopRequest"]:
+        """Within, these signals ask; before and after they do what they did.
+
+        Args:
+            for_good: once asked, they ask afterwards too: who has to say why all leave must not be killed on its way.
+                The others may be, by a launcher that has seen the first one leave.
+        """
+        before = {number: signal.signal(number, self._ask) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number, action in () if self.signal and for_good else before.items():
+                signal.signal(number, action)
+
     def _ask(self, number: int, _: FrameType | None) -> None:
         self.signal = self.signal or signal.Signals(number).name
 
@@ -41,15 +57,30 @@ class StopRequest:
 class Agreement:
     """Whether the workers leave: the same answer for all of them at the same point."""
 
-    def __init__(self, comm: "Comm", request: StopRequest, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        comm: "Comm",
+        request: StopRequest,
+        *,
+        every_seconds: float = AGREE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Args:
+            every_seconds: between two agreements, about.
             clock: seconds, never going back.
         """
-        self._comm, self._request, self._clock = comm, request, clock
+        self._comm, self._request, self._clock, self._every = comm, request, clock, every_seconds
         self.afresh()
         self.signals: tuple[str, ...] = ()
         """What the workers were asked by, after the answer was yes."""
+        self.by_rank: tuple[str, ...] = ()
+        """Likewise, each worker; empty for one that was not asked."""
+
+    @property
+    def some_stay(self) -> bool:
+        """Whether TERM, by which a host says that it is about to go, came to some of the workers only."""
+        return self.signals == ("SIGTERM",) and not all(self.by_rank)
 
     def afresh(self) -> None:
         """Points of another kind begin, which may take longer: agree at the first of them."""
@@ -66,9 +97,9 @@ class Agreement:
         milliseconds = round(1000 * passed / max(self._points, 1))  # whole: a sum that no order of adding changes
         asked, typical = self._comm.sum([float(bool(self._request.signal)), float(milliseconds)], "agreement")
         if asked:
-            names = self._comm.gather(self._request.signal, "stop")
-            self.signals = tuple(sorted({name for name in names if name}))
+            self.by_rank = tuple(self._comm.gather(self._request.signal, "stop"))
+            self.signals = tuple(sorted({name for name in self.by_rank if name}))
         seconds = max(typical, 1.0) / 1000 / self._comm.size
-        self._next = min(max(int(AGREE_SECONDS / seconds), 1), MOST_POINTS)
+        self._next = min(max(int(self._every / seconds), 1), MOST_POINTS)
         self._last, self._points = self._clock(), 0
         return bool(asked)

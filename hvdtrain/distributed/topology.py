@@ -41,6 +41,8 @@ MOST_SHOWN = 40  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Topology:
+    """Which worker this is of how many, as the launcher's variables say."""
+
     rank: int
     size: int
     local_rank: int
@@ -53,6 +55,11 @@ class Topology:
     node: int | None = None
     """Number of this node, counted from 0."""
     local_rank_known: bool = True
+
+    @property
+    def on_one_node(self) -> bool:
+        """As far as the launcher says."""
+        return self.local_size == self.size
 
     def agrees(self, *, rank: int, size: int, local_rank: int) -> None:
         """What Horovod found is what the launcher said.

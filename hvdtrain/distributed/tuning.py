@@ -1,7 +1,8 @@
 """What Horovod, MPI and NCCL are told through the environment, before any of them starts.
 
 Every variable has one value in force, and somebody who said so: the environment that the user started the run in wins
-over a setting, a setting over the preset of the fabric (fabric.py), and that over what the library does by itself.
+over a setting, a setting over the preset of the fabric (fabric.py), that over what suits workers on the CPUs of one
+node or workers that come and go, and that over what the library does by itself.
 
 Not told: to mpirun, by which network its own daemons talk (oob_tcp_if_include). It runs before any of this.
 """
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from hvdtrain.config.checks import shown
 from hvdtrain.config.machines import DistributedConfig
-from hvdtrain.distributed.fabric import FABRICS
+from hvdtrain.distributed.fabric import FABRICS, Advice
 from hvdtrain.errors import ConfigError
 
 MIB = 2**20
@@ -40,6 +41,16 @@ DEFAULTS = {
     "OMPI_MCA_btl_tcp_if_include": None,
     "OMPI_MCA_mpi_yield_when_idle": "0",
 }
+ON_ONE_CPU_NODE = Advice(
+    "HOROVOD_CYCLE_TIME",
+    "0.1",
+    "Horovod's thread runs while a worker waits for it, so it may look as often as it likes",
+)
+WHERE_WORKERS_COME_AND_GO = Advice(
+    "HOROVOD_GLOO_TIMEOUT_SECONDS",
+    "10",
+    "who waits for a worker behind a cut link has nothing else to tell it; Horovod's own are 30",
+)
 # torch has read these before any configuration was: device.py does what they would.
 _IN_PROCESS = ("OMP_NUM_THREADS",)
 # Two settings of which Open MPI takes one: the first silences the second.
@@ -52,7 +63,8 @@ class Value:
     value: str | None
     """In force. None: the library decides by itself."""
     by: str
-    """environment, a setting (`distributed.ring`), a fabric (`fabric ethernet`), or default."""
+    """environment, a setting (`distributed.ring`), a fabric (`fabric ethernet`), CPUs of one node, workers
+    that come and go, or default."""
     why: str = ""
 
 
@@ -74,19 +86,28 @@ class Tuning:
         return [asdict(each) for each in self.values]
 
 
-def tune(environment: Mapping[str, str], config: DistributedConfig) -> Tuning:
+def tune(
+    environment: Mapping[str, str], config: DistributedConfig, *, on_cpus_of_one_node: bool, elastic: bool = False
+) -> Tuning:
     """Pure: the user's environment and the configuration -> what to set. A value that the user set wins.
 
     With our own buckets, HOROVOD_FUSION_THRESHOLD (bytes, 0: no fusion) is the bucket size, and Horovod's own fusion
     off: it groups tensors by the moment at which they are ready, so the order of summation, and with it the last bits,
     would change from run to run.
 
+    Args:
+        on_cpus_of_one_node: where all workers compute.
+        elastic: they come and go.
+
     Raises:
         ConfigError: HOROVOD_FUSION_THRESHOLD is no number of bytes.
     """
     wanted = {name: Value(name, value, "default") for name, value in DEFAULTS.items()}
-    for advice in FABRICS[config.fabric]:
-        wanted[advice.name] = Value(advice.name, advice.value, f"fabric {config.fabric}", advice.why)
+    advised = [("CPUs of one node", ON_ONE_CPU_NODE)] if on_cpus_of_one_node else []
+    advised += [("workers that come and go", WHERE_WORKERS_COME_AND_GO)] if elastic else []
+    advised += [(f"fabric {config.fabric}", advice) for advice in FABRICS[config.fabric]]
+    for by, advice in advised:
+        wanted[advice.name] = Value(advice.name, advice.value, by, advice.why)
     wanted |= {each.name: each for each in _settings(config)}
     values = {name: each for name, each in wanted.items() if name not in environment}
     kept = {}

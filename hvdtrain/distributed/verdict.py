@@ -3,11 +3,13 @@
 Nothing here waits, asks a clock or talks to anybody.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
-from hvdtrain.distributed.activity import TRAINING
+from hvdtrain.distributed.activity import UNITS
 from hvdtrain.log import duration
 
 LOGS = "{logs}"
@@ -39,7 +41,11 @@ class Sight:
 
     @property
     def doing(self) -> str:
-        return f"{self.phase}, step {self.step}"
+        return f"{self.phase}, {self.unit} {self.step}"
+
+    @property
+    def unit(self) -> str:
+        return UNITS.get(self.phase, "step")
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,21 @@ class Verdict:
     remedy: str
     """`LOGS` in it stands for the folder of the logs."""
 
+    def remedy_with(self, logs: Path | None) -> str:
+        """
+        Args:
+            logs: None where the stacks go to standard error.
+        """
+        if logs is None:
+            return re.sub(rf"in {re.escape(LOGS)}/rank-\S+\.log", "on standard error", self.remedy)
+        return self.remedy.replace(LOGS, str(logs))
+
 
 def judge(sights: Sequence[Sight], silence_seconds: float) -> Verdict | None:
     """None while the job gets on.
 
-    A worker must be heard of whatever it does. One that trains must get on, too; but while a worker does something
-    else, and waits for nobody in it, the others may wait for that one.
+    A worker must be heard of whatever it does. One that trains or evaluates must get on, too; but while a worker does
+    something else, or gets on, and waits for nobody in it, the others may wait for that one.
 
     Args:
         sights: of the workers that are watched, in order of rank.
@@ -68,10 +83,11 @@ def judge(sights: Sequence[Sight], silence_seconds: float) -> Verdict | None:
     doubt_seconds = min(DOUBT_SECONDS, silence_seconds / 2)
     if any(sight.silent_seconds >= doubt_seconds for sight in sights):  # it may turn out to be the cause
         return None
-    stuck = [sight for sight in sights if sight.phase == TRAINING and sight.idle_seconds >= silence_seconds]
-    if not stuck or any(sight.phase != TRAINING and not sight.collective for sight in sights):
+    stuck = [sight for sight in sights if sight.phase in UNITS and sight.idle_seconds >= silence_seconds]
+    moving = [sight for sight in sights if sight.phase not in UNITS or sight.idle_seconds < silence_seconds]
+    if not stuck or any(not sight.collective for sight in moving):
         return None
-    return _of_stuck(sights, min(sight.idle_seconds for sight in stuck))
+    return _of_stuck(sights, min(sight.idle_seconds for sight in stuck), stuck[0].unit)
 
 
 def lost_peers(sights: Iterable[Sight], silence_seconds: float) -> str:
@@ -99,23 +115,23 @@ def ranks_in_words(ranks: Sequence[int]) -> str:
     return f"rank{'s' * (len(ranks) > 1)} {_few(parts, 2 * MOST_NAMED)}"
 
 
-def _of_stuck(sights: Sequence[Sight], seconds: float) -> Verdict:
+def _of_stuck(sights: Sequence[Sight], seconds: float, unit: str) -> Verdict:
     busy, waiting = [sight for sight in sights if not sight.collective], _waiting(sights)
     if busy:
         who = _few([f"{sight.place}" for sight in busy], MOST_NAMED)
-        does = "does no step" if len(sights) == 1 else "waits for nobody" if len(busy) == 1 else "wait for nobody"
-        message = f"no step was done for {duration(seconds)}: {who} {does} ({busy[0].doing})"
+        does = f"does no {unit}" if len(sights) == 1 else "waits for nobody" if len(busy) == 1 else "wait for nobody"
+        message = f"no {unit} was done for {duration(seconds)}: {who} {does} ({busy[0].doing})"
         if waiting:
             message += f" and {'holds' if len(busy) == 1 else 'hold'} up the others: {waiting}"
         rank = busy[0].rank
         return Verdict([sight.rank for sight in busy], message, f"see in {LOGS}/rank-{rank}.log where it is")
     named = [sight.rank for sight in sights]
     if len({sight.collective for sight in sights}) == 1:
-        message = f"no step was done for {duration(seconds)}: {waiting}, where all that are watched have come"
+        message = f"no {unit} was done for {duration(seconds)}: {waiting}, where all that are watched have come"
         return Verdict(
             named, message, f"hvdtrain doctor, for the network between them; stacks of all in {LOGS}/rank-*.log"
         )
-    message = f"no step was done for {duration(seconds)}: workers wait in different collectives: {waiting}"
+    message = f"no {unit} was done for {duration(seconds)}: workers wait in different collectives: {waiting}"
     return Verdict(named, message, f"see in {LOGS}/rank-*.log where they part")
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -26,7 +27,7 @@ from hvdtrain.distributed.follower import Follower, turn_seconds
 from hvdtrain.distributed.hub import Hub
 from hvdtrain.distributed.limits import needed
 from hvdtrain.distributed.stacks import Stacks, in_time
-from hvdtrain.distributed.verdict import LOGS, Verdict, ranks_in_words
+from hvdtrain.distributed.verdict import Verdict, ranks_in_words
 from hvdtrain.distributed.wire import Offer, connect
 from hvdtrain.errors import PeerLost, Stalled
 from hvdtrain.events import EventLog, Tail, records
@@ -47,15 +48,27 @@ LAST_SECONDS = 30.0
 class Watchdog:
     """Watches from entering to leaving the block. All workers enter; that is collective."""
 
-    def __init__(self, comm: Comm, activity: Activity, *, silence_seconds: float, run_dir: Path) -> None:
+    def __init__(
+        self,
+        comm: Comm,
+        activity: Activity,
+        *,
+        silence_seconds: float,
+        run_dir: Path | None,
+        others_go_on: bool = False,
+    ) -> None:
         """
         Args:
-            silence_seconds: within which every worker has to be heard of, and a step to get done in training. 0: no
-                watch.
-            run_dir: has the events and, in logs, the stacks.
+            silence_seconds: within which every worker has to be heard of, and a step to get done in training, or a
+                batch in an evaluation. 0: no watch.
+            run_dir: has the outcome, the events and, in logs, the stacks. None: it is nobody's run; the stacks go to
+                standard error.
+            others_go_on: only those leave who are blamed.
         """
+        self._others_go_on, self._looked_on = others_go_on, False
         self._comm, self._activity = comm, activity
         self._silence_seconds, self._run_dir = silence_seconds, run_dir
+        self._logs = run_dir / "logs" if run_dir else None
         self._awake, self._idle_seconds = Awake(), 0.0
         self._look_seconds = ENTRY_LOOK_SECONDS
         self._beat_seconds = beat_seconds(comm.size, silence_seconds)
@@ -72,7 +85,7 @@ class Watchdog:
         if not self._silence_seconds:
             return self
         comm = self._comm
-        self._stacks = Stacks(self._run_dir / "logs" / f"rank-{comm.rank}.log", comm.rank)
+        self._stacks = Stacks(self._logs / f"rank-{comm.rank}.log" if self._logs else None, comm.rank)
         try:
             self._workers = comm.gather(Worker(platform.node(), os.getpid()), "watchdog: workers")
             self._side = self._lead() if comm.rank == 0 else self._follow()
@@ -145,8 +158,10 @@ class Watchdog:
                 self._stacks.write_unless_called_within(self._timer_seconds)
                 verdict = self._side.beat(now, self._own_beat())
             if isinstance(self._side, Follower) and self._side.verdict:
-                self._leave_it_to_rank_0(self._side)
-            if verdict:
+                self._obey(self._side)
+            if verdict and self._stays(verdict.ranks):
+                self._look_on(verdict)
+            elif verdict:
                 self._end(verdict)
 
     def _go_on(self) -> float:
@@ -177,17 +192,39 @@ class Watchdog:
         self._side.leave(orderly=orderly, wait_seconds=GOODBYE_SECONDS)
         self._stacks.close()
 
+    def _stays(self, blamed: Sequence[int]) -> bool:
+        return self._others_go_on and self._comm.rank not in blamed
+
+    def _look_on(self, verdict: Verdict) -> None:
+        """The blamed leave; of those who are lost with their host Horovod tells, after a time of its own."""
+        if self._looked_on:
+            return
+        self._looked_on = True
+        message = f"{verdict.message}; the others go on without → {verdict.remedy_with(self._logs)}"
+        if isinstance(self._side, Chief):
+            self._side.tell_verdict(message, verdict.ranks)
+            if run_dir := self._run_dir:
+                in_time(RECORD_SECONDS, partial(self._record, run_dir, verdict))
+        self._stacks.write(message)
+        logger.warning("%s", message)
+
+    def _obey(self, side: Follower) -> None:
+        if not self._stays(side.blamed):
+            self._leave_it_to_rank_0(side)
+        self._stacks.write(side.verdict)
+        side.verdict = ""
+
     def _end(self, verdict: Verdict) -> NoReturn:
         _leave_after(LAST_SECONDS)
-        remedy = verdict.remedy.replace(LOGS, str(self._run_dir / "logs"))
-        message = str(Stalled(verdict.message, remedy=remedy))
+        message = str(Stalled(verdict.message, remedy=verdict.remedy_with(self._logs)))
         if isinstance(self._side, Chief):
             began = time.monotonic()
-            self._side.tell_verdict(message)
+            self._side.tell_verdict(message, verdict.ranks)
             self._stacks.write(message)
             self._side.wait_until_done(self._awake.seconds, DONE_SECONDS - (time.monotonic() - began))
-            in_time(RECORD_SECONDS, lambda: outcome.tell(self._run_dir, Stalled.exit_code, message))
-            in_time(RECORD_SECONDS, lambda: self._record(verdict))
+            if run_dir := self._run_dir:
+                in_time(RECORD_SECONDS, partial(outcome.tell, run_dir, Stalled.exit_code, message))
+                in_time(RECORD_SECONDS, partial(self._record, run_dir, verdict))
         else:
             self._stacks.write(message)
             time.sleep(turn_seconds(self._comm.rank, self._workers))
@@ -201,9 +238,9 @@ class Watchdog:
         time.sleep(LEAVE_SECONDS)
         os._exit(Stalled.exit_code)
 
-    def _record(self, verdict: Verdict) -> None:
+    def _record(self, run_dir: Path, verdict: Verdict) -> None:
         """Into the events of a run that has begun; a file that this alone began would look like a run."""
-        path = self._run_dir / "events.jsonl"
+        path = run_dir / "events.jsonl"
         if not path.exists():
             return
         seen = 0  # the images of the last record, which is the last that anybody knows

@@ -63,6 +63,35 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Ramp:
+    """From one rate to another, for a minibatch that changes at the epoch `begin`: down at once, up in `epochs`.
+
+    A rate that rises at once with its minibatch is what the gradual warm-up is there to avoid (Goyal et al. 2017,
+    section 2.2); one that falls with it keeps lr / kn, and so the noise of the steps. A run that goes back to before
+    `begin` goes on with the minibatch of after it: at the smaller of both rates, which is too large for neither.
+
+    >>> up = Ramp(lambda e: 0.1, lambda e: 0.2, begin=2, epochs=0.5)
+    >>> [round(up(e), 3) for e in (2, 2.25, 2.5, 3)]
+    [0.1, 0.15, 0.2, 0.2]
+    >>> Ramp(lambda e: 0.2, lambda e: 0.1, begin=2, epochs=0.5)(2)
+    0.1
+    """
+
+    before: Rate
+    after: Rate
+    begin: float
+    epochs: float
+
+    def __call__(self, epoch: float) -> float:
+        old, new = self.before(epoch), self.after(epoch)
+        if epoch < self.begin:
+            return min(old, new)
+        if new <= old or epoch >= self.begin + self.epochs:
+            return new
+        return old + (new - old) * (epoch - self.begin) / self.epochs
+
+
+@dataclass(frozen=True)
 class StepDecay:
     """lr(e) = peak · factor^(number of `epochs` <= e)   (Goyal et al. 2017, section 5.1)
 

@@ -28,6 +28,7 @@ from hvdtrain.train.state import TrainState
 
 SLOW = 1.1  # a worker that alone takes so much longer than the typical one is a straggler, and no baseline
 TURNS = 8  # on a node at most: more of its workers would tell the same, and take their time
+LONG_SECONDS = 60.0  # of a measurement; above, the log says how to do without
 SUMS = 5  # of the gradients, the first of which is not timed
 
 
@@ -69,9 +70,9 @@ def _in_turn(parts: Parts, comm: Comm, activity: Activity, count: int, step_seco
     own = np.full((count, len(COLUMNS)), np.nan)
     turns = min(TURNS, 1 + max(comm.gather(comm.local_rank, "turns")))
     if comm.rank == 0:
-        logger.info(
-            "measuring one worker alone, %d on a node in turn: about %.0f s", turns, turns * count * step_seconds
-        )
+        seconds = turns * count * step_seconds
+        without = "; --metrics.baseline none leaves it out" if seconds > LONG_SECONDS else ""
+        logger.info("measuring one worker alone, %d on a node in turn: about %.0f s%s", turns, seconds, without)
     for turn in range(turns):
         activity.beat()
         comm.meet("turn")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hvdtrain.checkpoint.format import Checkpoint, Manifest
 from hvdtrain.checkpoint.writer import Saved, Writer
 from hvdtrain.config.load import from_file
 from hvdtrain.config.schema import Config
-from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.comm import Comm, of_rank_0
 from hvdtrain.errors import CheckpointError, ConfigError
 from hvdtrain.log import logger
 from hvdtrain.train.build import Parts
@@ -35,18 +36,7 @@ def find(config: Config, comm: Comm) -> Checkpoint | None:
         CheckpointError: there is none where one was named, none is whole where there are some, or it belongs to
             another configuration.
     """
-    found = None
-    if comm.rank == 0 and config.resume != "never":
-        found = latest(config) if config.resume == "auto" else _named(Path(config.resume), config)
-        if found:
-            _belongs(found, config)
-            manifest, by = found.manifest, found.manifest.versions
-            logger.info(
-                "resuming from %s: step %d, %d images seen; saved by %s",
-                *(found.path, manifest.step, manifest.images_seen),
-                ", ".join(f"{name} {version}" for name, version in by.items()),
-            )
-    return comm.broadcast_object(found, "checkpoint")
+    return None if config.resume == "never" else of_rank_0(comm, partial(_meant, config), "checkpoint")
 
 
 def changed(config: Config) -> dict[str, list[Any]]:
@@ -73,10 +63,10 @@ def load(parts: Parts, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: it was made with other images, or does not fit this network.
     """
-    manifest, data = checkpoint.manifest, parts.data.train.digest
-    if manifest.data_digest != data:  # another order: images would be seen twice, and others not at all
+    made_with, data = checkpoint.manifest.data_digest, parts.data.train.digest
+    if made_with != data:  # another order: images would be seen twice, and others not at all
         raise CheckpointError(
-            f"the checkpoint was made with the training images {manifest.data_digest}, these are {data}",
+            f"the checkpoint was made with the training images {made_with}, these are {data}",
             remedy="hvdtrain data verify, or begin a new run",
         )
     device = next(parts.state.model.parameters()).device
@@ -86,6 +76,18 @@ def load(parts: Parts, checkpoint: Checkpoint) -> None:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         cause = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise CheckpointError(f"{checkpoint.path} does not fit this run: {cause}") from None
+    parts.state.last_step_images = parts.state.last_step_images or checkpoint.manifest.global_batch
+
+
+def manifest(belongs: Manifest, state: TrainState) -> Manifest:
+    """Of the state as it is now."""
+    return replace(
+        belongs,
+        images_seen=state.images_seen,
+        step=state.step,
+        top1=state.top1,
+        spent_seconds=state.spent_seconds,
+    )
 
 
 class Saving:
@@ -100,28 +102,40 @@ class Saving:
 
     def save(self, state: TrainState) -> None:
         """Begin to save; see `Writer.save`."""
-        manifest = replace(
-            self._belongs,
-            images_seen=state.images_seen,
-            step=state.step,
-            top1=state.top1,
-            spent_seconds=state.spent_seconds,
-        )
-        self._writer.save(state.tensors(), manifest)
+        self._writer.save(state.tensors(), manifest(self._belongs, state))
 
     def news(self) -> Iterator[Saved]:
-        """What has become durable since the last call.
+        """What has become durable since the last call."""
+        return self._writer.take_saved()
+
+    def check(self) -> None:
+        """
+        Raises:
+            CheckpointError: a save has failed since the last call.
+        """
+        self._writer.check()
+
+    def finish(self) -> Iterator[Saved]:
+        """As `news`, once nothing is being saved any more.
 
         Raises:
             CheckpointError: a save has failed.
         """
-        self._writer.check()
-        return self._writer.take_saved()
-
-    def finish(self) -> Iterator[Saved]:
-        """As `news`, once nothing is being saved any more."""
         self._writer.finish()
         return self._writer.take_saved()
+
+
+def _meant(config: Config) -> Checkpoint | None:
+    found = latest(config) if config.resume == "auto" else _named(Path(config.resume), config)
+    if found:
+        _belongs(found, config)
+        told, by = found.manifest, found.manifest.versions
+        logger.info(
+            "resuming from %s: step %d, %d images seen; saved by %s",
+            *(found.path, told.step, told.images_seen),
+            ", ".join(f"{name} {version}" for name, version in by.items()),
+        )
+    return found
 
 
 def _named(path: Path, config: Config) -> Checkpoint:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hvdtrain.config.checks import expanded
 from hvdtrain.config.schema import Config
 from hvdtrain.data import scan, synthetic
 from hvdtrain.data.decoder import Decoder, Pictures
@@ -28,7 +29,7 @@ from hvdtrain.data.loader import (
 from hvdtrain.data.mix import Mixing
 from hvdtrain.data.parallel import thread_pool
 from hvdtrain.data.storage import Storage, storage
-from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.comm import Comm, on_rank_0
 from hvdtrain.errors import ConfigError, DataError, EnvironmentFault
 from hvdtrain.train import recipe
 from hvdtrain.train.quarantine import SharedQuarantine
@@ -64,12 +65,12 @@ class Data:
             roots = self._staged.roots
         thread = thread_pool(1, "decode-ahead")
         self._decoders = {
-            "train": partial(_decoder, config, machine, thread, self.train, config.data.batch_size),
-            "val": partial(_decoder, config, machine, thread, self.val, config.evaluation.batch_size),
+            "train": partial(make_decoder, config, machine, thread, self.train, config.data.batch_size),
+            "val": partial(make_decoder, config, machine, thread, self.val, config.evaluation.batch_size),
         }
         self.sources = {}
         for part, index in (("train", self.train), ("val", self.val)):
-            stored = _stored(config, machine, index, roots[part])
+            stored = open_storage(config, machine, index, roots[part])
             decoder = self._decoders[part](stored.by_name, config.data.image_size)
             self.sources[part] = Source(index, stored, decoder)
         self.quarantine = SharedQuarantine(config, comm, self.sources)
@@ -129,35 +130,41 @@ class Data:
 
     def validation(self) -> Iterator[Batch]:
         """This worker's share of the validation images, once. Every worker's has as many batches: one may be empty."""
-        plans = evaluation_plans(
-            self.val,
-            image_size=self._config.data.image_size,
-            resize=self._config.data.eval_resize,
-            rank=self._comm.rank,
-            size=self._comm.size,
-            batch_size=self._config.evaluation.batch_size,
-        )
-        share = batches(plans, self.sources["val"])
-        rounds = -(-len(self.val) // (self._config.evaluation.batch_size * self._comm.size))
-        return islice(chain(share, repeat(Batch.empty())), rounds)
+        return validation_share(self._config, self._comm, self.sources["val"])
+
+
+def validation_share(config: Config, comm: Comm, source: Source) -> Iterator[Batch]:
+    """This worker's share of the images of `source`, as `Data.validation` has it."""
+    plans = evaluation_plans(
+        source.index,
+        image_size=config.data.image_size,
+        resize=config.data.eval_resize,
+        rank=comm.rank,
+        size=comm.size,
+        batch_size=config.evaluation.batch_size,
+    )
+    rounds = -(-len(source.index) // (config.evaluation.batch_size * comm.size))
+    return islice(chain(batches(plans, source), repeat(Batch.empty())), rounds)
 
 
 def _indices(config: Config, comm: Comm, threads: int) -> tuple[Index, Index]:
     """Rank 0 looks at the files, for a million are too many for each of a thousand workers to ask after."""
     if config.data.source == "synthetic":
         return synthetic.index("train"), synthetic.index("val")
-    train: Index | None = None
-    val: Index | None = None
-    if comm.rank == 0:
-        cache = config.data.cache_dir.expanduser()
+
+    def look() -> tuple[Index, Index]:
+        cache = expanded("data.cache_dir", config.data.cache_dir)
         train, val = (scan.find(config.data.dir / part, cache=cache, workers=threads) for part in PARTS)
         if train.classes != val.classes:
             odd = sorted(set(train.classes) ^ set(val.classes))
             raise DataError(f"{config.data.dir}: train and val have different classes: {', '.join(odd[:5])}")
-    return _broadcast(train, comm, "train"), _broadcast(val, comm, "val")
+        return train, val
+
+    train, val = on_rank_0(comm, look, "indices") or (None, None)
+    return broadcast_index(train, comm, "train"), broadcast_index(val, comm, "val")
 
 
-def _broadcast(index: Index | None, comm: Comm, part: str) -> Index:
+def broadcast_index(index: Index | None, comm: Comm, part: str) -> Index:
     """Rank 0's index, column by column: pickled whole, a million rows would be in memory three times."""
     columns = index.columns() if index else {}
     form = (index.classes, index.shards, {n: (c.shape, c.dtype.str) for n, c in columns.items()}) if index else None
@@ -186,13 +193,14 @@ def _uses_dali(config: Config) -> bool:
     return config.data.decoder != "pillow" and dali_installed()
 
 
-def _stored(config: Config, machine: Machine, index: Index, root: Path) -> Storage:
+def open_storage(config: Config, machine: Machine, index: Index, root: Path) -> Storage:
+    """Where the images of `index` are read: folders or shards in `root`, or none for synthetic ones."""
     if config.data.source == "synthetic":
         return synthetic.NoStorage()
     return storage(root, index, threads=config.data.threads or machine.threads)
 
 
-def _decoder(
+def make_decoder(
     config: Config,
     machine: Machine,
     thread: ThreadPoolExecutor,
@@ -201,7 +209,16 @@ def _decoder(
     by_name: bool,
     size: int,
 ) -> Decoder:
-    """One that gives pictures of `size` pixels."""
+    """One that gives pictures (n, 3, size, size), float32, or where a GPU decodes for half precision float16.
+
+    Args:
+        thread: on which DALI decodes ahead.
+        batch_size: the most images that are asked of it at once.
+        by_name: the storage gives files' names in place of their contents.
+
+    Raises:
+        ConfigError, EnvironmentFault: the decoder or the device that is asked for is not to be had.
+    """
     on_gpu, threads = _decode_on_gpu(config, machine.device), config.data.threads or machine.threads
     pictures = Pictures(
         size=size,

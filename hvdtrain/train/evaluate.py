@@ -31,7 +31,8 @@ class Counts:
     loss: float = 0.0  # summed
 
     @torch.inference_mode()
-    def add(self, model: nn.Module, batch: Batch, arithmetic: Arithmetic) -> None:
+    def add(self, model: nn.Module, batch: Batch, arithmetic: Arithmetic) -> torch.Tensor:
+        """Returns the classes that the model takes each image for, the likeliest first: (n, up to 5) int64."""
         logits = arithmetic.forward(model, batch.images)
         best = logits.topk(min(5, logits.shape[1])).indices  # (n, 5)
         hit = best == batch.labels[:, None]
@@ -39,6 +40,7 @@ class Counts:
         self.top1 += int(hit[:, 0].sum())
         self.top5 += int(hit.sum())
         self.loss += float(functional.cross_entropy(logits, batch.labels, reduction="sum"))
+        return best
 
 
 def evaluate(
@@ -48,12 +50,14 @@ def evaluate(
     comm: Comm,
     *,
     leave: Callable[[], bool] = lambda: False,
+    each: Callable[[torch.Tensor, torch.Tensor], None] = lambda labels, best: None,
 ) -> Evaluation:
     """Every worker calls this with its share; sums and counts are added up once, and then divided.
 
     Args:
         batches: of all workers the same number, some of them empty.
         leave: asked after each batch, by all workers.
+        each: is told labels (n,) and the likeliest classes (n, up to 5) of each batch of this worker, both int64.
 
     Raises:
         Preempted: it said so.
@@ -64,7 +68,7 @@ def evaluate(
     try:
         for batch in batches:
             if len(batch.labels):
-                counts.add(model, batch, arithmetic)
+                each(batch.labels, counts.add(model, batch, arithmetic))
             if leave():
                 raise Preempted("within an evaluation")
     finally:

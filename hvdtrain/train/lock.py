@@ -55,20 +55,23 @@ class Owner:
 
 
 @contextmanager
-def held(run_dir: Path) -> Iterator[None]:
+def held(run_dir: Path, *, heir_of: Owner | None = None) -> Iterator[Owner]:
     """Within, the run directory is this process's.
+
+    Args:
+        heir_of: an owner that nobody has to look for: if it lives, it finds that it has lost the directory.
 
     Raises:
         EnvironmentFault: another one has it, and lives.
         OSError: the file cannot be written.
     """
     path, me = run_dir / NAME, Owner.me()
-    _acquire(path, me)
+    _acquire(path, me, heir_of)
     over = threading.Event()
     thread = threading.Thread(target=_beat, args=(path, me, over), name="owner", daemon=True)
     thread.start()
     try:
-        yield
+        yield me
     finally:
         over.set()
         thread.join()
@@ -77,7 +80,12 @@ def held(run_dir: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _acquire(path: Path, me: Owner) -> None:
+def owner(run_dir: Path) -> Owner | None:
+    """Whose it is, or was when that ended without giving it back."""
+    return _read(run_dir / NAME)
+
+
+def _acquire(path: Path, me: Owner, heir_of: Owner | None) -> None:
     while True:
         temporary = path.with_name(f"{path.name}.{me.token}.tmp")
         temporary.write_text(json.dumps(asdict(me)))
@@ -89,11 +97,11 @@ def _acquire(path: Path, me: Owner) -> None:
             return
         finally:
             temporary.unlink()
-        if other and not other.is_gone(me) and _lives(path, other):
+        if other and other != heir_of and not other.is_gone(me) and _lives(path, other):
             raise EnvironmentFault(
                 f"{path.parent} is in use by {other}", remedy=f"hvdtrain status {path.parent}, or another --run.name"
             )
-        logger.info("%s was left behind by %s", path.parent, other or "nobody who can be known")
+        logger.info("%s was left behind by %s", path.parent, other or "an unknown owner")
         _break(path, other)
 
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from hvdtrain.data.loader import Batch
 from hvdtrain.distributed.activity import TRAINING
-from hvdtrain.distributed.comm import Comm
+from hvdtrain.distributed.comm import Comm, on_rank_0
 from hvdtrain.distributed.preempt import Agreement
 from hvdtrain.distributed.reducer import Reducer
 from hvdtrain.errors import Preempted
@@ -23,10 +24,12 @@ from hvdtrain.train import memory
 from hvdtrain.train.build import Parts
 from hvdtrain.train.checkpoints import Saving
 from hvdtrain.train.doubt import Doubt
+from hvdtrain.train.elastic import Committing
 from hvdtrain.train.evaluate import Evaluation, evaluate
 from hvdtrain.train.meters import Meters
 from hvdtrain.train.micro_batches import MicroBatches
 from hvdtrain.train.record import Record
+from hvdtrain.train.state import TrainState
 from hvdtrain.train.step import train_step
 
 COLLECT_GARBAGE_EVERY = 500  # steps; a collection on one worker is a pause for all
@@ -41,6 +44,20 @@ class Cadence:
     save_epochs: float
 
 
+@contextmanager
+def _garbage_in_step() -> Iterator[None]:
+    """Within, garbage is collected when the loop says so, on all workers at once."""
+    gc.collect()
+    gc.freeze()  # what start-up left will not become garbage: no collection need look at it
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+@_garbage_in_step()
 def train(
     parts: Parts,
     comm: Comm,
@@ -51,30 +68,32 @@ def train(
     doubt: Doubt,
     agreement: Agreement,
     saving: Saving | None,
+    committing: Committing | None = None,
 ) -> Evaluation | None:
     """Go from the state's position to the end. Returns the last evaluation, if there was one.
 
     Args:
         saving: None on the ranks that write no checkpoints.
+        committing: where workers may come and go.
 
     Raises:
+        WorkersChange: on all workers at the same step, which all have committed.
         Preempted: on all workers at the same step, the state of which is being saved.
         NotFinite: on all workers at the same step.
-        CheckpointError: on rank 0, after a step during which a save has failed.
+        CheckpointError: a save has failed: on rank 0, after the step; where workers may come and go, and the next
+            rank 0 would fail alike, on all, with the next report or save.
     """
     state, result = parts.state, None
     batches = parts.data.training(state.images_seen)
-    gc.collect()
-    gc.freeze()  # what start-up left will not become garbage: no collection need look at it
-    gc.disable()
     comm.meet("first step")
     if agreement.now():
-        raise Preempted("before the first step")
+        if committing and saving and state.step:  # the commit that this set began with may be nowhere else
+            saving.save(state)
+        raise Preempted(f"at step {state.step}" if committing and state.step else "before the first step")
     agreement.afresh()
     if _evaluation_is_missing(cadence, parts):
         result = evaluate_and_record(parts, comm, record, agreement)
-        if saving:
-            saving.save(state)  # which knows its accuracy now
+        save(saving, state, comm)  # which knows its accuracy now
     parts.clock.restart()
     while not parts.over:
         epoch_before, lr = parts.epoch, parts.schedule(parts.epoch)
@@ -83,12 +102,15 @@ def train(
         state.advance(step.images_seen)
         meters.add(loss, step)
         record.step(state, step, lr=lr)
-        if state.step % cadence.report_steps == 0 or parts.over:
+        reporting = state.step % cadence.report_steps == 0 or parts.over
+        if reporting:
             record.report(state, meters.report(comm), lr=lr)
             share_quarantine(parts, record)
         if state.step % COLLECT_GARBAGE_EVERY == 0:
             gc.collect()
         leaving = agreement.reached()
+        if committing and not leaving:
+            committing.look_out_at_the_end()
         evaluate_due = not leaving and _evaluation_due(cadence, epoch_before, parts)
         save_due = leaving or parts.over or crossed(epoch_before, parts.epoch, cadence.save_epochs)
         doubt.settle(state, comm, record, now=evaluate_due or save_due)
@@ -100,15 +122,38 @@ def train(
                     except Preempted:
                         leaving = True
                 with record.activity.doing("saving"):
-                    if (save_due or leaving) and saving:
-                        saving.save(state)
-                    comm.meet("end of the pause")
+                    save(saving, state, comm, due=save_due or leaving)
         if saving:
             record.saved(saving.news())
+            if not committing:
+                saving.check()
+        if committing and reporting:
+            on_rank_0(comm, partial(_check, saving), "saved")
         if leaving:
             raise Preempted(f"at step {state.step}")
-    gc.enable()
+        if committing and not parts.over:
+            with parts.clock.spent_on("pause"):
+                committing.step_done(now=evaluate_due or save_due)
     return result
+
+
+def save(saving: Saving | None, state: TrainState, comm: Comm, *, due: bool = True) -> None:
+    """Begin to save where it is due; what is there already stays. The end of a pause of all workers.
+
+    Raises:
+        CheckpointError: on all of them, rank 0 cannot.
+    """
+
+    def begin() -> None:
+        if saving and due:
+            saving.save(state)
+
+    on_rank_0(comm, begin, "end of the pause")
+
+
+def _check(saving: Saving | None) -> None:
+    if saving:
+        saving.check()
 
 
 def _phase(parts: Parts, meters: Meters) -> str:
@@ -122,7 +167,8 @@ def _evaluation_is_missing(cadence: Cadence, parts: Parts) -> bool:
     state = parts.state
     if parts.over or not state.step or state.top1 is not None:
         return False
-    before = (state.images_seen - parts.objective.global_batch) / len(parts.data.train)
+    last = state.last_step_images or parts.objective.global_batch
+    before = (state.images_seen - last) / len(parts.data.train)
     return _evaluation_due(cadence, before, parts)
 
 

@@ -28,6 +28,14 @@ class Report:
 
 
 @dataclass
+class Totals:
+    """Of all workers, however many, since the run began."""
+
+    images: float = 0.0
+    seconds: float = 0.0  # of training
+
+
+@dataclass
 class Meters:
     clock: StepClock
     baseline: Baseline | None = None
@@ -37,13 +45,13 @@ class Meters:
     loss_sum: torch.Tensor | None = None
     images: int = 0
     pixels: int = 0  # height of the pictures of the last step
-    all_images: float = 0.0  # of all workers since the run began
-    all_seconds: float = 0.0  # of training
+    mixed: bool = False  # whether the steps since the last report had pictures of several sizes
+    totals: Totals = field(default_factory=Totals)
 
     @property
     def images_per_second(self) -> float:
         """Of all workers since the run began; 0 before the first report."""
-        return self.all_images / self.all_seconds if self.all_seconds else 0.0
+        return self.totals.images / self.totals.seconds if self.totals.seconds else 0.0
 
     @property
     def efficiency(self) -> Efficiency | None:
@@ -54,30 +62,32 @@ class Meters:
 
     def add(self, loss: torch.Tensor, step: MicroBatches) -> None:
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
-        self.images += step.images
         if step.pixels and step.pixels != self.pixels:
             self.windows.clear()
+            self.mixed = self.mixed or self.images > 0
             self.pixels = step.pixels
+        self.images += step.images
 
     def forget(self) -> None:
         """The steps since the last report: they were in vain."""
         self.clock.take()
-        self.loss_sum, self.images = None, 0
+        self.loss_sum, self.images, self.mixed = None, 0, False
 
     def report(self, comm: Comm) -> Report:
         """Add up over the workers and begin anew. Collective; waits for the device."""
         loss = 0.0 if self.loss_sum is None else float(self.loss_sum)
         table = comm.table(np.concatenate([[loss, self.images], self.clock.take().flatten()]), "report")
+        mixed, self.mixed = self.mixed, False
         self.loss_sum, self.images = None, 0
         loss, images = table[:, :2].sum(0).tolist()
         window = breakdown(table[:, 2:].reshape(comm.size, -1, len(COLUMNS)))
         seconds = float(window.step_seconds.sum())
         if self.warming_up:
             self.warming_up -= 1
-        else:
+        elif not mixed:
             self.windows.append(window)
-        self.all_images += images
-        self.all_seconds += seconds
+        self.totals.images += images
+        self.totals.seconds += seconds
         return Report(
             loss=loss / images if images else math.nan,  # every image of these steps may have been left out
             images_per_second=images / seconds,

@@ -47,8 +47,9 @@ class Display:
             )
         elif time.monotonic() - self._last_plain >= self._every:
             self._last_plain = time.monotonic()
-            left = duration((self._total - images_seen) / images_per_second)
-            logger.info("epoch %s  step %d  %s  loss %.4f  %s left", progress, step, speed, loss, left)
+            left = self._total - images_seen
+            told = f"  {duration(left / images_per_second)} left" if images_per_second > 0 else ""
+            logger.info("epoch %s  step %d  %s  loss %.4f%s", progress, step, speed, loss, told)
 
     def __enter__(self) -> "Display":
         return self

@@ -1,14 +1,15 @@
 """What all workers together leave out: the lists of before, and what each of them finds on the way."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from hvdtrain.config.schema import Config
 from hvdtrain.data import quarantine as lists
 from hvdtrain.data.loader import Source
 from hvdtrain.data.scan import BESIDE
-from hvdtrain.distributed.comm import Comm
-from hvdtrain.errors import DataError, PeerLost
+from hvdtrain.distributed.comm import Comm, of_rank_0, on_rank_0
+from hvdtrain.errors import DataError
 from hvdtrain.log import logger
 
 Found = dict[str, dict[int, str]]  # part -> row -> reason
@@ -26,13 +27,7 @@ class SharedQuarantine:
         self._comm, self._sources, self._dir = comm, sources, config.data.dir
         self._file = config.run_dir / lists.FILE
         self._most = config.data.max_bad_ratio
-        rows: dict[str, list[int]] | None = None
-        if comm.rank == 0 and config.data.source == "images":
-            reasons = lists.read(self._file)
-            if config.data.quarantine != "none":
-                reasons |= lists.read(_listed(config.data.quarantine, config.data.dir))
-            rows = {part: lists.rows_of(source.index, part, reasons) for part, source in sources.items()}
-        for part, masked in (comm.broadcast_object(rows, "quarantine") or {}).items():
+        for part, masked in of_rank_0(comm, partial(self._listed, config), "quarantine").items():
             sources[part].quarantine.mask(masked)
         for part, source in sources.items():
             count = int(source.quarantine.masked.sum())
@@ -57,29 +52,39 @@ class SharedQuarantine:
                 merged[part] |= rows
         for part, rows in merged.items():
             self._sources[part].quarantine.mask(rows)
-        if self._comm.rank == 0:
-            reasons = lists.read(self._file)
-            for part, rows in merged.items():
-                names = self._sources[part].index.names
-                reasons |= {f"{part}/{names[row]}": reason for row, reason in rows.items()}
-            lists.write(self._file, reasons)
+        on_rank_0(self._comm, partial(self._write_down, merged), "quarantine list")
         self._check()
         return merged
+
+    def _listed(self, config: Config) -> dict[str, list[int]]:
+        """The rows of each part."""
+        if config.data.source != "images":
+            return {}
+        reasons = lists.read(self._file)
+        if config.data.quarantine != "none":
+            reasons |= lists.read(_list(config.data.quarantine, config.data.dir))
+        return {part: lists.rows_of(source.index, part, reasons) for part, source in self._sources.items()}
+
+    def _write_down(self, found: Found) -> None:
+        reasons = lists.read(self._file)
+        for part, rows in found.items():
+            names = self._sources[part].index.names
+            reasons |= {f"{part}/{names[row]}": reason for row, reason in rows.items()}
+        lists.write(self._file, reasons)
 
     def _check(self) -> None:
         for part, source in self._sources.items():
             if source.quarantine.ratio > self._most:
-                if self._comm.rank != 0:
-                    raise PeerLost("rank 0 ends the run")
                 count = int(source.quarantine.masked.sum())
                 raise DataError(
                     f"{count} of {len(source.index)} {part} images cannot be decoded: expected at most "
                     f"data.max_bad_ratio = {self._most:g} of them",
                     remedy=f"hvdtrain data verify {self._dir} says which and why",
+                    everyones=self._comm.rank != 0,  # all know it, and rank 0 tells of it
                 )
 
 
-def _listed(chosen: str, data: Path) -> Path:
+def _list(chosen: str, data: Path) -> Path:
     if chosen == "auto":
         return data / BESIDE / lists.FILE
     path = Path(chosen)

@@ -1,8 +1,11 @@
 """Configuration and number of workers -> the numbers of the recipe, before any worker starts work. Needs no torch."""
 
+import math
+from collections.abc import Sequence
+
 from hvdtrain.config.schema import Config
 from hvdtrain.errors import ConfigError
-from hvdtrain.optim.schedule import CosineDecay, PolynomialDecay, Rate, Schedule, StepDecay, scaled_rate
+from hvdtrain.optim.schedule import CosineDecay, PolynomialDecay, Ramp, Rate, Schedule, StepDecay, scaled_rate
 
 
 def micro_batches(config: Config, workers: int) -> int:
@@ -10,6 +13,8 @@ def micro_batches(config: Config, workers: int) -> int:
 
     m micro-batches on k workers give what k·m workers give: the loss is divided by the whole minibatch, batch
     normalisation sees n images either way, and the gradients are summed once.
+
+    Where workers come and go, `train.global_batch_size` is what k·n·m comes as near to as it can.
 
     Raises:
         ConfigError: `train.global_batch_size` is no multiple of k·n.
@@ -19,6 +24,8 @@ def micro_batches(config: Config, workers: int) -> int:
         return 1
     if kn % (workers * n) == 0:
         return kn // (workers * n)
+    if config.elastic.enabled:
+        return nearest(kn / (workers * n))
     who = f"{workers} worker{'s' * (workers > 1)}"
     raise ConfigError(
         f"train.global_batch_size = {kn}: expected a multiple of {workers * n}, for {who} of data.batch_size = {n}",
@@ -26,9 +33,23 @@ def micro_batches(config: Config, workers: int) -> int:
     )
 
 
+def nearest(micro_batches: float) -> int:
+    """The whole number next to it, the smaller of two: of two minibatches as far off, the one with the smaller rate.
+
+    >>> [nearest(m) for m in (0.2, 1.5, 1.51, 2.67)]
+    [1, 1, 2, 3]
+    """
+    return max(math.ceil(micro_batches - 0.5), 1)
+
+
 def global_batch(config: Config, workers: int) -> int:
     """kn of the whole step, images: k·n·m."""
     return workers * config.data.batch_size * micro_batches(config, workers)
+
+
+def untimed_steps(config: Config) -> int:
+    """Of a baseline, before those that are timed: until the decoder is at its pace."""
+    return config.data.prefetch + 1
 
 
 def going_on(config: Config, *, workers: int, global_batch: int) -> Config:
@@ -101,3 +122,16 @@ def schedule(config: Config, global_batch: int) -> Schedule:
     else:
         decay = StepDecay(peak, epochs=optim.decay_epochs, factor=optim.decay_factor)
     return Schedule(optim.base_lr, peak, optim.warmup, optim.warmup_epochs, decay)
+
+
+def ramped(config: Config, minibatches: Sequence[tuple[float, int]]) -> Rate:
+    """The learning rate of a run whose minibatch has changed on the way.
+
+    Args:
+        minibatches: each with the epoch from which on it was taken, in order.
+    """
+    rates = [schedule(config, global_batch) for _, global_batch in minibatches]
+    rate: Rate = rates[0]
+    for (begin, _), after in zip(minibatches[1:], rates[1:], strict=True):
+        rate = Ramp(rate, after, begin, config.elastic.ramp_epochs)
+    return rate

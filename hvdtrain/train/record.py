@@ -13,6 +13,7 @@ from hvdtrain.log import logger
 from hvdtrain.metrics.breakdown import Breakdown
 from hvdtrain.metrics.efficiency import Baseline, Efficiency
 from hvdtrain.metrics.registry import Metrics, RunMetrics
+from hvdtrain.metrics.tensorboard import Board
 from hvdtrain.train.evaluate import Evaluation
 from hvdtrain.train.meters import Report
 from hvdtrain.train.micro_batches import MicroBatches
@@ -46,16 +47,39 @@ class Record:
     events: EventLog | None = None
     display: Display | None = None
     trace: Trace | None = None
+    board: Board | None = None
+    launches: int = 0
+    """Of the run, that its events told of before this record began."""
 
-    def started(self, state: TrainState, *, world_size: int, global_batch: int, batch: int, total_images: int) -> None:
+    def started(
+        self,
+        state: TrainState,
+        *,
+        world_size: int,
+        global_batch: int,
+        batch: int,
+        total_images: int,
+        resets: int,
+        lost_images: int,
+    ) -> None:
+        """
+        Args:
+            resets: how often the run's workers have changed while it went on.
+            lost_images: that were used since the last commit when they changed, and will be again.
+        """
+        if run := self.metrics.run:
+            run.restarts.set(max(self.launches - bool(resets), 0))
+            run.resets.set(resets)
+            run.global_batch.set(global_batch)
         self._write(
-            "resume" if state.images_seen else "start",
+            "resume" if state.images_seen or resets else "start",
             state,
             world_size=world_size,
             global_batch_size=global_batch,
             batch_size=batch,
             images_per_epoch=self.images_per_epoch,
             total_images=total_images,
+            **({"resets": resets, "lost_images": lost_images} if resets else {}),
         )
 
     def changed(self, state: TrainState, settings: dict[str, list[Any]]) -> None:
@@ -191,21 +215,24 @@ class Record:
 
     def preempted(self, state: TrainState, message: str) -> None:
         self._write("preempted", state, message=message)
-        self._close()
+        self.close()
 
     def ended(self, state: TrainState, *, seconds: float, images_per_second: float) -> None:
         self._write("end", state, seconds=seconds, images_per_second=images_per_second)
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
-        if self.events:
-            self.events.close()
-        if self.trace:
-            self.trace.close()
+    def close(self) -> None:
+        """Nothing is told any more."""
+        for each in (self.events, self.trace, self.board):
+            if each:
+                each.close()
+        self.events = self.trace = self.board = None
 
     def _write(self, event: str, state: TrainState, **fields: Any) -> None:
         if self.events:
             self.events.write(event, step=state.step, images_seen=state.images_seen, **fields)
+        if self.board:
+            self.board.write(event, step=state.step, **fields)
 
     def _epoch(self, state: TrainState) -> float:
         return state.images_seen / self.images_per_epoch

@@ -4,16 +4,18 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from hvdtrain.config.checks import expanded
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.log import logger
 from hvdtrain.metrics import baselines
 from hvdtrain.metrics.efficiency import Baseline, speed
-from hvdtrain.train import baseline
+from hvdtrain.train import baseline, recipe
 from hvdtrain.train.build import Parts
 from hvdtrain.train.meters import Meters
 
+DIR = "metrics.baselines_dir"
 FEWEST_WINDOWS = 5  # of reports, for a speed that others are compared with
 
 
@@ -21,11 +23,11 @@ def find(config: Config, comm: Comm, parts: Parts, activity: Activity, setting: 
     """What efficiency is measured against; None where there is nothing, and then there is no efficiency. Collective."""
     chosen = config.metrics
     if chosen.baseline == "measured" and comm.size > 1 and not parts.over:
-        untimed = config.data.prefetch + 1
+        untimed = recipe.untimed_steps(config)
         return baseline.measure(parts, comm, activity, steps=chosen.baseline_steps, untimed=untimed)
     found = None
     if chosen.baseline == "stored" and comm.rank == 0:
-        folder = chosen.baselines_dir.expanduser()
+        folder = expanded(DIR, chosen.baselines_dir)
         pixels = parts.data.pixels(parts.state.images_seen)
         found = baselines.load(folder, setting, workers=chosen.baseline_workers, pixels=pixels)
         if found is None:
@@ -43,7 +45,7 @@ def keep(config: Config, meters: Meters, setting: dict[str, Any], *, workers: in
         speeds.append(speed(meters.windows, workers=workers, pixels=meters.pixels, measured_at=now, origin=end))
     if meters.baseline and meters.baseline.source == "measured":
         speeds.append(replace(meters.baseline, origin=f"one worker alone, before the first step of {config.run_name}"))
-    folder = config.metrics.baselines_dir.expanduser()
+    folder = expanded(DIR, config.metrics.baselines_dir)
     try:
         for kept in speeds:
             baselines.save(folder, setting, kept)

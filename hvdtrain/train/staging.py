@@ -11,11 +11,13 @@ from pathlib import Path
 from hvdtrain.config.schema import Config
 from hvdtrain.data import stage as staging
 from hvdtrain.data.index import Index
+from hvdtrain.data.loader import READ_AHEAD
 from hvdtrain.data.progress import progress
 from hvdtrain.distributed import node
 from hvdtrain.distributed.comm import Comm
-from hvdtrain.errors import EnvironmentFault, HvdtrainError, PeerLost
+from hvdtrain.errors import EnvironmentFault, HvdtrainError
 from hvdtrain.log import logger
+from hvdtrain.train import recipe
 
 WATCH_SECONDS = 0.5  # between two looks; by looking together nobody waits so long that Horovod calls it a stall
 UNIT = 1_000_000  # bytes
@@ -75,7 +77,7 @@ def stage(config: Config, comm: Comm, launcher: str, train: Index, val: Index, *
                 seed=config.seed,
                 images=len(train),
                 images_seen=images_seen,
-                total_images=math.ceil(config.epochs * len(train)) + config.data.batch_size * comm.size,
+                total_images=end_of_reading(config, comm.size, images=len(train), images_seen=images_seen),
                 ranks=ranks,
                 size=comm.size,
                 batch_size=config.data.batch_size,
@@ -105,6 +107,25 @@ def stage(config: Config, comm: Comm, launcher: str, train: Index, val: Index, *
     return Staged(near, targets, comm.rank == ranks[0])
 
 
+def end_of_reading(config: Config, workers: int, *, images: int, images_seen: int) -> int:
+    """The place of the stream before which all training images lie that a run may read: one that is not staged would
+    count as broken.
+
+    Args:
+        images: of an epoch.
+        images_seen: from where the run goes on.
+    """
+    global_batch, end = recipe.global_batch(config, workers), math.ceil(config.epochs * images)
+    if images_seen >= end:
+        return images_seen
+    end += global_batch  # the last step begins before the end
+    if config.metrics.baseline == "measured":
+        measured = recipe.untimed_steps(config) + config.metrics.baseline_steps
+        end = max(end, images_seen + measured * global_batch)
+    ahead = config.data.prefetch + READ_AHEAD + 1  # micro-batches: in the decoder, before it, and behind it
+    return end + ahead * workers * config.data.batch_size
+
+
 def _watch(comm: Comm, copying: Copying | None, failure: HvdtrainError | None) -> None:
     """Return when every node has its images; end everywhere when one of them failed."""
     total = sum(sum(wanted.values()) for wanted, _, _ in copying.jobs) if copying else 0
@@ -121,10 +142,15 @@ def _watch(comm: Comm, copying: Copying | None, failure: HvdtrainError | None) -
             if comm.rank == 0:
                 advance(int(done) // UNIT - shown)
                 shown = int(done) // UNIT
-            if failure:
-                raise failure
             if failed:
-                raise PeerLost("another worker could not stage its node's images")
+                raise _first(comm.gather(failure, "failures to stage"))
             if not working:
                 return
             time.sleep(WATCH_SECONDS)
+
+
+def _first(failures: list[HvdtrainError | None]) -> HvdtrainError:
+    """For all to end with; rank 0 tells whose it is."""
+    rank, failure = next((rank, failure) for rank, failure in enumerate(failures) if failure)
+    whose = f"rank {rank}: " if len(failures) > 1 else ""
+    return type(failure)(f"{whose}{failure.args[0]}", remedy=failure.remedy, everyones=True)

@@ -23,6 +23,7 @@ class TrainState:
     average: AveragedModel | None = None  # of the weights, over steps
     images_seen: int = 0
     step: int = 0
+    last_step_images: int = 0  # kn of the last step, which another number of workers may have taken; 0: not known
     overflown: bool = False  # whether the last step was left out
     finite: Finite = field(default_factory=Finite)  # of the steps
     generators: Generators = field(default_factory=Generators)
@@ -43,6 +44,7 @@ class TrainState:
 
     def advance(self, images_seen: int) -> None:
         """A step is done."""
+        self.last_step_images = images_seen - self.images_seen
         self.images_seen, self.step, self.top1 = images_seen, self.step + 1, None
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
@@ -95,6 +97,7 @@ class TrainState:
         progress = {
             "images_seen": self.images_seen,
             "step": self.step,
+            "last_step_images": self.last_step_images,
             "overflown": self.overflown,
             "top1": self.top1,
             "best_top1": self.best_top1,
@@ -109,6 +112,7 @@ class TrainState:
         progress = tensors["progress"]
         self.images_seen, self.step, self.overflown = progress["images_seen"], progress["step"], progress["overflown"]
         self.top1, self.best_top1 = progress["top1"], progress["best_top1"]
+        self.last_step_images = progress.get("last_step_images", 0)  # older checkpoints do not say
 
     def _parts(self) -> dict[str, Any]:
         parts = {

@@ -21,6 +21,7 @@ from hvdtrain.metrics.exporter import Exporter
 from hvdtrain.metrics.health import health
 from hvdtrain.metrics.heartbeat import Heartbeat
 from hvdtrain.metrics.registry import Metrics
+from hvdtrain.metrics.tensorboard import Board
 from hvdtrain.metrics.tls import Tls
 from hvdtrain.provenance import revision
 from hvdtrain.train import folder
@@ -81,11 +82,13 @@ def watched(
         )
         environment["preflight"] = measured.as_json() if measured else None
         environment["images"] = {part: source.index.digest for part, source in parts.data.sources.items()}
+        environment["classes"] = list(parts.data.train.classes)
         endpoints = [worker["metrics"] for worker in environment["workers"]]
         if config.run.trace_images:
             record.trace = Trace(config.run_dir / "images", comm.rank, parts.data.train)
         if metrics.run:
             metrics.run.world_size.set(comm.size)
+            metrics.run.elastic_wait.set(config.elastic.wait_seconds if config.elastic.enabled else 0)
             metrics.run.epochs.set(parts.total_images / len(parts.data.train))
             metrics.run.buckets.set(len(parts.reducer.sizes))
             metrics.run.largest_bucket.set(max(parts.reducer.sizes, default=0))
@@ -94,7 +97,9 @@ def watched(
             text = targets.text(config.run_name, endpoints, exporter.scheme)
             until_the_end.enter_context(Heartbeat(targets.file(config.run_dir), text))
             record.events = EventLog(config.run_dir / "events.jsonl")
-            metrics.run.restarts.set(_starts(config.run_dir / "events.jsonl"))
+            if config.run.tensorboard:
+                record.board = Board(config.run_dir / "tensorboard", step=parts.state.step)
+            record.launches = _launches(config.run_dir / "events.jsonl")
             record.display = until_the_end.enter_context(
                 Display(
                     total_images=parts.total_images,
@@ -102,6 +107,7 @@ def watched(
                     plain_every_seconds=config.run.console_seconds,
                 )
             )
+        until_the_end.callback(record.close)
         yield Watched(record, environment, [f"{exporter.scheme}://{endpoint}/metrics" for endpoint in endpoints])
 
 
@@ -116,7 +122,8 @@ def _exporter(config: Config, comm: Comm, metrics: Metrics, activity: Activity) 
     )
 
 
-def _starts(events: Path) -> int:
-    """How often the run was started before."""
+def _launches(events: Path) -> int:
+    """How often the run was started so far; that workers change while it goes on is no start."""
     before = records(Tail(events).lines(), last_reports=0)
-    return sum(record is not None and record["event"] in ("start", "resume") for record in before)
+    begun = [record for record in before if record and record["event"] in ("start", "resume")]
+    return sum(not record.get("resets") for record in begun)

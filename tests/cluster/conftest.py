@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ..multiproc.conftest import HVDTRAIN, SMALL, Job, digits, root_variables
+from ..multiproc.conftest import HVDTRAIN, SMALL, Job, root_variables
 from . import private_slurm
 from .private_slurm import Slurm
-
-__all__ = ["digits"]
 
 HOSTS = Path(__file__).with_name("hosts")
 OVER_TCP = [word for key in ("btl_tcp_if_include", "oob_tcp_if_include") for word in ("--mca", key, "eth0")]

@@ -1,6 +1,8 @@
 """What a job of a real Slurm is ended by, and what comes of it: it comes back by itself, to the undisturbed weights."""
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,30 @@ from .private_slurm import Slurm
 
 pytestmark = pytest.mark.multiproc
 
-# Long enough to be in its midst when Slurm has decided: a time limit is a minute at least.
-RUN = ("--job.nodes=2", "--data.image_size=32", "--epochs=24", "--evaluation.every_epochs=4", "--checkpoint.keep=2")
-LONGER = (*RUN, "--epochs=50")
+EPOCHS = 24  # long enough to be in its midst when Slurm has decided
+LIMIT_SECONDS = 60  # the least that Slurm knows
+KILLED_SECONDS = 95  # at the latest: it looks every half minute who is over it, and waits five seconds
+RUN = (
+    "--job.nodes=2",
+    "--data.image_size=32",
+    f"--epochs={EPOCHS}",
+    "--evaluation.every_epochs=4",
+    "--checkpoint.keep=2",
+)
 LAUNCHERS = {"mpirun": (), "srun": ("--job.launcher=srun",)}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(slurm_of_session: Slurm) -> dict[str, Any]:
+def undisturbed_run(slurm_of_session: Slurm) -> Path:
     slurm = slurm_of_session
     run = slurm.submit(*RUN, name="undisturbed")
     assert slurm.hvdtrain("wait", run, seconds=300).returncode == 0, slurm.output(run)
-    return final(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed_run: Path) -> dict[str, Any]:
+    return final(undisturbed_run)
 
 
 def final(run: Path) -> dict[str, Any]:
@@ -82,24 +96,36 @@ def test_preempted_it_comes_back(slurm: Slurm, undisturbed: dict[str, Any], laun
     comes_back(slurm, run, undisturbed)
 
 
+@dataclass(frozen=True)
+class Long:
+    """A run that this machine, as fast as it was a moment ago, does not end within a time limit."""
+
+    options: tuple[str, ...]
+    undisturbed: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def undisturbed_for_long(slurm_of_session: Slurm) -> dict[str, Any]:
-    run = slurm_of_session.submit(*LONGER, name="undisturbed-for-long")
-    assert slurm_of_session.hvdtrain("wait", run, seconds=400).returncode == 0, slurm_of_session.output(run)
-    return final(run)
+def long(slurm_of_session: Slurm, undisturbed_run: Path) -> Long:
+    slurm = slurm_of_session
+    started, *_, ended = (event["time"] for name in ("start", "evaluate") for event in events(undisturbed_run, name))
+    epochs = math.ceil(EPOCHS * 1.1 * KILLED_SECONDS / (ended - started))
+    options = (*RUN, f"--epochs={epochs}")
+    run = slurm.submit(*options, name="undisturbed-for-long")
+    assert slurm.hvdtrain("wait", run, seconds=400).returncode == 0, slurm.output(run)
+    return Long(options, final(run))
 
 
 @pytest.mark.parametrize("warning", [15, 0])
-def test_at_its_time_limit_it_comes_back(slurm: Slurm, undisturbed_for_long: dict[str, Any], warning: int) -> None:
+def test_at_its_time_limit_it_comes_back(slurm: Slurm, long: Long, warning: int) -> None:
     """Warned before, or killed by SIGTERM and SIGKILL five seconds later; as often as it takes."""
-    limit = (f"--job.warn_seconds={warning}", "--job.time_limit=1")
-    run = slurm.submit(*LONGER, *limit, name=f"limit-{warning}")
+    limit = (f"--job.warn_seconds={warning}", f"--job.time_limit={LIMIT_SECONDS // 60}")
+    run = slurm.submit(*long.options, *limit, name=f"limit-{warning}")
     ended = slurm.hvdtrain("wait", run, seconds=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr + slurm.output(run)
     # It may do its last steps in the seconds between SIGTERM and SIGKILL; to Slurm it has then reached its limit.
     assert slurm.state(run) in ("COMPLETED", "TIMEOUT")
     assert slurm.job(run)["restarts"] == len(events(run, "resume")) > 0
-    assert final(run) == undisturbed_for_long, slurm.output(run)
+    assert final(run) == long.undisturbed, slurm.output(run)
 
 
 def test_scontrol_requeue_and_a_lost_node_bring_it_back(slurm: Slurm, undisturbed: dict[str, Any]) -> None:

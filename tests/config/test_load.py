@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from hvdtrain.config.load import Parser, add_options, from_file, from_options, presets, to_yaml
+from hvdtrain.config.load import Parser, add_options, from_file, from_options, to_yaml
 from hvdtrain.config.schema import Config
+from hvdtrain.config.yaml_file import presets
 from hvdtrain.errors import ConfigError
+from hvdtrain.slurm.submit import resolved
+from hvdtrain.train import trained
+
+from ..trained import random_run
 
 
 def load(*arguments: str) -> Config:
@@ -112,7 +117,7 @@ def test_a_switch(text: str, meant: bool, tmp_path: Path) -> None:
         ("data: {batch_size: lots}", "data.batch_size = lots: expected a valid integer"),
         ("data: {batch_size: 0}", "data.batch_size = 0: expected greater than or equal to 1"),
         ("model: {name: vgg16}", "model.name = vgg16: expected 'resnet18', "),
-        ("data: 3", "data = 3: expected a valid dictionary"),
+        ("data: 3", "data = 3: expected one of the settings in it, such as data.dir"),
         ("data: {crop_area: [1]}", "data.crop_area.1"),
         ("epochs: 5", "optim.warmup_epochs = 5.0: expected less than epochs = 5"),
         ("optim: {decay_epochs: [3]}", "optim.decay_epochs = (3.0,): expected none before the warm-up's end"),
@@ -213,3 +218,41 @@ def test_a_variable_of_the_environment_does_not_get_in_through_the_options(monke
     monkeypatch.setenv("SEED", "17")
     monkeypatch.setenv("epochs", "17")
     assert load() == Config()
+
+
+@pytest.mark.parametrize("text", ["a", "a,b", "{a", '{"a":'])
+def test_names_and_values_are_asked_for_as_such(text: str) -> None:
+    wanted = f"job.sbatch = {text}: expected NAME=VALUE, such as qos=high → "
+    assert refused("--job.sbatch", text).startswith(wanted)
+    assert refused("--job.sbatch", "qos=high", "--job.sbatch", text).startswith(wanted)
+
+
+@pytest.mark.parametrize("given", [[], ["--job.sbatch", "qos=high"], ["--job.sbatch", '{"qos":"high"}']])
+def test_names_and_values_are_not_blamed_for_a_list(given: list[str]) -> None:
+    assert refused(*given, "--data.crop_area", "[a").startswith("data.crop_area = [a: expected a list")
+
+
+@pytest.mark.parametrize("key", ["metrics.baselines_dir", "data.cache_dir"])
+def test_a_home_that_is_not_known_is_refused_but_read(key: str, tmp_path: Path) -> None:
+    wanted = f"{key} = ~nobody-here/a: expected a folder, got a home that is not known here → --{key} DIR, or HOME=DIR"
+    assert refused(f"--{key}", "~nobody-here/a") == wanted
+    section, name = key.split(".")
+    file = yaml(tmp_path, f"{section}: {{{name}: ~nobody-here/a}}")
+    assert refused("--config", file) == wanted
+    config = from_file(Path(file))  # as of a run of another host
+    assert config.settings()[key] == "~nobody-here/a"
+
+
+def test_a_job_needs_homes_of_all_paths() -> None:
+    config = load("--run.dir", "~nobody-here/runs")
+    with pytest.raises(ConfigError, match=r"run.dir = ~nobody-here/runs: expected a folder, got a home"):
+        resolved(config)
+
+
+def test_a_run_of_another_host_is_read_without_its_home(tmp_path: Path) -> None:
+    run, _ = random_run(tmp_path / "run", "resnet8")
+    settings = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(settings.replace("~/.cache/hvdtrain\n", "~nobody-here\n"))
+    _, config = trained.settings(run)
+    assert str(config.data.cache_dir) == "~nobody-here"
+    assert trained.read(run, run, config, which="newest").classes is None

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from hvdtrain.config.load import Parser, add_options, from_options, presets, read_yaml
+from hvdtrain.config.load import Parser, add_options, from_options
 from hvdtrain.config.schema import Config
+from hvdtrain.config.yaml_file import presets, read_yaml
 from hvdtrain.optim.schedule import scaled_rate
 
 GOYAL_DECAY = ("step", (30, 60, 80), 0.1)

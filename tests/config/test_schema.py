@@ -95,6 +95,7 @@ OUT_OF_RANGE = [
     *(("optim.power", 0), ("optim.end_lr", -1e-9), ("optim.trust_coefficient", 0), ("evaluation.first_epoch", -1)),
     *(("metrics.port", 1023), ("metrics.port", 65001), ("checkpoint.every_epochs", 0)),
     *(("evaluation.every_epochs", 0), ("evaluation.batch_size", 0), ("metrics.stuck_seconds", 0)),
+    *(("elastic.commit_steps", 0), ("elastic.ramp_epochs", -1), ("elastic.wait_seconds", 0)),
 ]
 
 
@@ -174,6 +175,23 @@ def test_a_value_of_another_kind_is_refused(key: str, wrong: Any) -> None:
             {"distributed": {"compression": "fp16"}, "precision": "float64"},
             "distributed.compression = fp16: expected none with precision = float64",
         ),
+        (
+            {"elastic": {"enabled": True}},
+            "elastic.enabled = True: expected a train.global_batch_size with it, kept while workers come and go",
+        ),
+        (
+            {"elastic": {"enabled": True}, "train": {"global_batch_size": 256}, "data": {"stage": "copy"}},
+            "data.stage = copy: expected none with elastic.enabled",
+        ),
+        (
+            {
+                "elastic": {"enabled": True},
+                "train": {"global_batch_size": 256},
+                "distributed": {"reducer": "horovod"},
+                "model": {"channels_last": False},
+            },
+            "distributed.reducer = horovod: expected buckets with elastic.enabled",
+        ),
         ({"run": {"name": "a/b"}}, "run.name = a/b: expected the name of one folder"),
         ({"run": {"name": ".."}}, "run.name = ..: expected the name of one folder"),
         ({"metrics": {"tls_key": "k"}}, "metrics.tls_key = k: expected a metrics.tls_certificate with it"),
@@ -212,6 +230,7 @@ def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], mes
         {"distributed": {"reducer": "horovod"}, "model": {"channels_last": False}},
         {"data": {"crop_area": (1, 1), "crop_aspect": (1, 1), "flip": 1, "eval_resize": 1}},
         {"metrics": {"tls_certificate": "c"}},
+        {"elastic": {"enabled": True, "ramp_epochs": 0}, "train": {"global_batch_size": 256}},
         {"metrics": {"tls_certificate": "c", "tls_key": "k", "client_ca": "a"}},
     ],
 )
@@ -228,6 +247,7 @@ def test_a_configuration_does_not_change() -> None:
 
 NOT_IN_THE_DIGEST = {"resume": "auto", "run.dir": "/elsewhere", "run.name": "x", "run.report_every": 7}
 NOT_IN_THE_DIGEST |= {"run.console_seconds": 0, "metrics.address": "0.0.0.0", "metrics.port": 5000}
+NOT_IN_THE_DIGEST |= {"run.tensorboard": True}
 NOT_IN_THE_DIGEST |= {"run.trace_images": True, "data.stage": "copy", "data.stage_dir": "/fast", "data.cache_dir": "/c"}
 NOT_IN_THE_DIGEST |= {"metrics.tls_certificate": "c", "metrics.stuck_seconds": 60, "metrics.baseline": "none"}
 NOT_IN_THE_DIGEST |= {"metrics.baseline_steps": 5, "metrics.baseline_workers": 8, "metrics.baselines_dir": "/b"}
@@ -242,7 +262,8 @@ NOT_IN_THE_DIGEST |= {"job.time_limit": "30", "job.partition": "p", "job.account
 NOT_IN_THE_DIGEST |= {"job.mpi": "pmi2", "job.warn_seconds": 60, "job.max_requeues": 1, "job.modules": ("m",)}
 NOT_IN_THE_DIGEST |= {"job.source": (Path("/site.sh"),), "job.container": "x.sif", "job.container_runtime": "pyxis"}
 NOT_IN_THE_DIGEST |= {"job.sbatch": {"qos": "high"}, "job.path": "/opt/hvdtrain/bin", "resume_changed": "accept"}
-NOT_ALONE = {"distributed.reducer", "metrics.tls_key", "metrics.client_ca"}
+NOT_IN_THE_DIGEST |= {"elastic.commit_steps": 1, "elastic.ramp_epochs": 1, "elastic.wait_seconds": 60}
+NOT_ALONE = {"distributed.reducer", "metrics.tls_key", "metrics.client_ca", "elastic.enabled"}
 OTHER = {"epochs": 91, "max_steps": 3, "seed": 1, "precision": "bf16", "model.name": "resnet18", "model.norm": "none"}
 OTHER |= {"data.device": "cpu", "data.image_size": 128, "data.eval_resize": 2, "data.source": "synthetic"}
 OTHER |= {"data.quarantine": "none", "data.decoder": "pillow", "data.train_sizes": ((0, 128), (10, 224))}

@@ -50,8 +50,10 @@ def training_images(wnid: str) -> dict[str, bytes]:
     return {name: pixels(name) for name in names}
 
 
-def validation_images(count: int = len(TRUTH_IDS)) -> dict[str, bytes]:
-    return {name: pixels(name) for name in (f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, count + 1))}
+def validation_images() -> dict[str, bytes]:
+    return {
+        name: pixels(name) for name in (f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, len(TRUTH_IDS) + 1))
+    }
 
 
 def meta(classes: Iterable[tuple[int, str, int]] | None = None, *, compress: bool = True) -> bytes:

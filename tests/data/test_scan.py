@@ -426,7 +426,7 @@ def test_a_table_that_can_be_kept_nowhere_is_made_all_the_same(
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    message = f"no folder {tmp_path}/none: expected {tmp_path}/none/<class>/.* set data.dir"
+    message = f"no folder {tmp_path}/none: expected {tmp_path}/none/<class>/.* → --data.dir DIR"
     with pytest.raises(DataError, match=message):
         scan.find(tmp_path / "none", cache=tmp_path / "cache", workers=1)
 

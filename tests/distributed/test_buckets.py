@@ -59,9 +59,9 @@ def backward(model: nn.Module, seed: int = 1) -> None:
     functional.cross_entropy(model(images), torch.tensor([0, 1, 2, 3])).backward()
 
 
-def plain_gradients(make: Callable[[], nn.Module], seed: int = 1) -> list[torch.Tensor]:
+def plain_gradients(make: Callable[[], nn.Module]) -> list[torch.Tensor]:
     model = make()
-    backward(model, seed)
+    backward(model, seed=1)
     return [p.grad for p in model.parameters() if p.grad is not None]
 
 
@@ -78,6 +78,21 @@ def test_gradients_are_those_of_plain_autograd_to_the_last_bit(order: torch.memo
         for parameter, gradient in zip(model.parameters(), wanted, strict=True):
             assert torch.equal(parameter.grad, gradient)  # type: ignore[arg-type]
             assert parameter.grad.stride() == parameter.stride()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_nothing_of_the_step_before_is_left_where_no_gradient_came(micro_batches: int) -> None:
+    model = network()
+    buckets = GradientBuckets(model.parameters(), Doubling(), 4 * KIB, micro_batches=micro_batches)
+    buckets.start()
+    for _ in range(micro_batches):
+        backward(model)
+    buckets.wait()
+    assert all(parameter.grad.any() for parameter in model.parameters())  # type: ignore[union-attr]
+    buckets.start()
+    assert buckets.wait() == 0
+    assert not any(parameter.grad.any() for parameter in model.parameters())  # type: ignore[union-attr]
+    assert not any(bucket.flat.any() for bucket in buckets._buckets)
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])

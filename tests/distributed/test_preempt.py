@@ -1,6 +1,7 @@
 """A signal asks, and all workers come to the same answer at the same point."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -49,6 +50,22 @@ def test_every_signal_is_told_once() -> None:
     agreement = Agreement(Together([[1.0, 0.0], [1.0, 0.0]], ["SIGUSR2", "SIGTERM"]), request("SIGUSR2"))
     assert agreement.now()
     assert agreement.signals == ("SIGTERM", "SIGUSR2")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "stay"),
+    [
+        *(("", "SIGTERM", True), ("SIGTERM", "", True)),
+        ("SIGTERM", "SIGTERM", False),  # the launcher ends them all
+        *(("", "SIGUSR1", False), ("SIGTERM", "SIGUSR2", False)),  # a batch system speaks to a job, whoever it tells
+    ],
+)
+def test_term_to_some_is_about_their_hosts(mine: str, theirs: str, stay: bool) -> None:
+    agreement = Agreement(Together([[float(bool(theirs)), 0.0]], [theirs]), request(mine))
+    assert not agreement.some_stay
+    assert agreement.now()
+    assert agreement.by_rank == (mine, theirs)
+    assert agreement.some_stay == stay
 
 
 @pytest.mark.parametrize(("point_seconds", "points"), [(0.1, 20), (0.001, MOST_POINTS), (0.8, 2), (60.0, 1)])
@@ -102,6 +119,34 @@ def test_workers_of_any_speed_agree_at_the_same_points(milliseconds: list[int]) 
             points += 1
         chosen.add(points)
     assert len(chosen) == 1
+
+
+def test_it_may_be_agreed_more_often() -> None:
+    now = 0.0
+    agreed = []
+    for every in (2.0, 0.25):
+        comm = Together([], [])
+        agreement = Agreement(comm, request(), every_seconds=every, clock=lambda: now)  # noqa: B023 it is called in this round only
+        for _ in range(1001):
+            now += 0.01
+            assert not agreement.reached()
+        agreed.append(comm.asked)
+    assert agreed == [1 + 1000 // 200, 1 + 1000 // 25]
+
+
+@pytest.mark.parametrize(
+    ("asked", "for_good", "stays"), [(False, True, False), (True, False, False), (True, True, True)]
+)
+def test_a_signal_asks_for_a_while_and_once_asked_for_good(asked: bool, for_good: bool, stays: bool) -> None:
+    before = signal.getsignal(signal.SIGUSR2)
+    try:
+        with StopRequest().heard(signal.SIGUSR2, for_good=for_good) as listening:
+            if asked:
+                os.kill(os.getpid(), signal.SIGUSR2)
+            assert listening.signal == "SIGUSR2" * asked
+        assert (signal.getsignal(signal.SIGUSR2) != before) == stays
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTERM"])

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from hvdtrain.distributed.job import TERM_SECONDS, alive
+from hvdtrain.distributed.supervise import waits_for_hosts_seconds
 from hvdtrain.distributed.topology import has_rank
 
 from ..multiproc.conftest import HVDTRAIN, root_variables
@@ -177,6 +178,54 @@ def test_a_worker_that_is_stopped_is_still_there(launch: Launch) -> None:
 def test_a_rank_that_was_there_before_the_launcher_is_none(launch: Launch, environment: dict[str, str]) -> None:
     environment["PMIX_RANK"] = "0"
     assert launch("sleep 3", grace=0.5).wait() == (0, "", "")
+
+
+def elastic(launch: Launch, folder: Path, program: str, *options: str, grace: float) -> Launched:
+    """A launcher that is called as an elastic horovodrun is."""
+    (folder / "horovodrun").write_text(program)
+    return launch("bash", str(folder / "horovodrun"), "-np", "2", "--min-np", "1", *options, "true", grace=grace)
+
+
+def test_an_elastic_launcher_may_wait_for_hosts_to_come_back(launch: Launch, tmp_path: Path) -> None:
+    program = f"{worker(0, 1)}\nwait\nsleep 4\n{worker(1, 1)}\nwait\nexit 5"
+    assert elastic(launch, tmp_path, program, "--elastic-timeout", "30", grace=0.5).wait() == (5, "", "")
+
+
+def test_an_elastic_launcher_that_waits_for_longer_than_it_should_is_ended(launch: Launch, tmp_path: Path) -> None:
+    job = elastic(launch, tmp_path, f"{worker(0, 1)}\nwait\nsleep 1000", "--elastic-timeout=3", grace=1.5)
+    last = job.started("worker-0")
+    _until(lambda: not alive(last), "the worker to end")
+    began = time.monotonic()
+    code, _, err = job.wait()
+    assert code == 6
+    assert "is still there 4.5 s after the last of its workers on " in err
+    assert time.monotonic() - began > 3.5
+
+
+def test_workers_on_other_hosts_are_an_elastic_launchers_too(launch: Launch, tmp_path: Path) -> None:
+    """It goes on with those that its ssh hold; mpirun's ssh hold daemons."""
+    shutil.copy(shutil.which("sleep") or "", tmp_path / "ssh")
+    program = f"(bash -c '$HERE/ssh 7; true') &\n{worker(0, 1)}\nwait\nexit 4"
+    assert elastic(launch, tmp_path, program, "--elastic-timeout=1", grace=1).wait() == (4, "", "")
+    assert launch(program, grace=2).wait()[0] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "seconds"),
+    [
+        ("mpirun -np 2 hvdtrain train", "90", None),
+        ("horovodrun -np 2 -H a,b hvdtrain train --elastic", "90", None),
+        ("horovodrun --min-np 1 hvdtrain", "", 600),
+        ("horovodrun --min-num-proc=1 hvdtrain", "90", 90),
+        ("horovodrun --host-discovery-script hosts hvdtrain", "soon", 600),
+        ("horovodrun --host-discovery-script=hosts --elastic-timeout 60 hvdtrain", "90", 60),
+        ("horovodrun --elastic-timeout=60 --min-np 1 hvdtrain", "90", 60),
+        ("horovodrun --elastic-timeout 0 --min-np 1 hvdtrain", "90", 90),
+        ("horovodrun --min-np 1 --elastic-timeout", "", 600),
+    ],
+)
+def test_how_long_a_launcher_waits_for_hosts(words: str, variable: str, seconds: int | None) -> None:
+    assert waits_for_hosts_seconds(words.split(), {"HOROVOD_ELASTIC_TIMEOUT": variable}) == seconds
 
 
 def test_mpirun_runs_as_without_us(launch: Launch) -> None:

@@ -1,4 +1,4 @@
-"""Threads that are moved aside, and come back."""
+"""Threads that step back, or are moved aside and come back."""
 
 import os
 import threading
@@ -38,6 +38,18 @@ def test_a_new_thread_is_one_of_mine_until_it_ends() -> None:
     deadline = time.monotonic() + 60
     while thread in threads.mine():  # the system may take a moment longer than Python to see it end
         assert time.monotonic() < deadline
+
+
+def test_who_steps_back_does_so_alone() -> None:
+    with other() as gone:
+        pass
+    with other() as thread:
+        threads.step_back({thread, gone})
+        assert os.getpriority(os.PRIO_PROCESS, thread) == threads.NICENESS
+        for _ in range(4):
+            threads.step_back({thread})
+        assert os.getpriority(os.PRIO_PROCESS, thread) == threads.LEAST
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == 0
 
 
 def test_aside_is_one_core_and_afterwards_all_is_as_before() -> None:

@@ -15,7 +15,7 @@ OFF = {"HOROVOD_FUSION_THRESHOLD": "0"}
 
 
 def tuned(environment: dict[str, str], **changes: Any) -> Tuning:
-    return tune(environment, DistributedConfig(**changes))
+    return tune(environment, DistributedConfig(**changes), on_cpus_of_one_node=False)
 
 
 def value(tuning: Tuning, name: str) -> Value:
@@ -26,6 +26,26 @@ def value(tuning: Tuning, name: str) -> Value:
 def test_by_default_the_ring_is_asked_for_and_horovods_own_fusion_is_off() -> None:
     found = tuned({})
     assert (found.bucket_bytes, found.environment, found.kept) == (25 * MIB, {**RING, **YIELD, **OFF}, {})
+
+
+def test_workers_on_the_cpus_of_one_node_look_more_often_unless_somebody_says_how_often() -> None:
+    def looks(environment: dict[str, str], **changes: Any) -> tuple[str | None, str]:
+        found = value(tune(environment, DistributedConfig(**changes), on_cpus_of_one_node=True), "HOROVOD_CYCLE_TIME")
+        return found.value, found.by
+
+    assert looks({}) == looks({}, fabric="cpu") == ("0.1", "CPUs of one node")
+    assert looks({}, cycle_milliseconds=2) == ("2", "distributed.cycle_milliseconds")
+    assert looks({"HOROVOD_CYCLE_TIME": "3"}, cycle_milliseconds=2) == ("3", "environment")
+
+
+def test_where_workers_come_and_go_gloo_waits_for_a_lost_one_no_longer_than_need_be() -> None:
+    def waits(environment: dict[str, str]) -> dict[str, str]:
+        found = tune(environment, DistributedConfig(), on_cpus_of_one_node=False, elastic=True).environment
+        return {name: text for name, text in found.items() if "GLOO_TIMEOUT" in name}
+
+    assert waits({}) == {"HOROVOD_GLOO_TIMEOUT_SECONDS": "10"}
+    assert waits({"HOROVOD_GLOO_TIMEOUT_SECONDS": "60"}) == {}
+    assert "HOROVOD_GLOO_TIMEOUT_SECONDS" not in tuned({}).environment
 
 
 def test_the_ring_is_coll_tuneds_whatever_open_mpi_would_prefer() -> None:

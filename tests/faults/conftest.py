@@ -1,5 +1,5 @@
 """Real runs to try faults on."""
 
-from ..multiproc.conftest import digits, launch
+from ..multiproc.conftest import launch
 
-__all__ = ["digits", "launch"]
+__all__ = ["launch"]

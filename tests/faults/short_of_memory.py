@@ -60,9 +60,9 @@ def run_short(when: str, spare: int) -> None:
         limit(spare)
         return
     from hvdtrain.checkpoint.writer import Writer
-    from hvdtrain.train import loop, run
+    from hvdtrain.train import begin, loop
 
-    owners = {"start-up": (run, "build"), "step": (loop, "train_step"), "evaluation": (loop, "evaluate")}
+    owners = {"start-up": (begin, "build"), "step": (loop, "train_step"), "evaluation": (loop, "evaluate")}
     first(*(owners | {"saving": (Writer, "save")})[when], spare)
 
 

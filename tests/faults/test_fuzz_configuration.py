@@ -7,8 +7,9 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from hvdtrain.config.load import MOST_MISTAKES, Parser, add_options, from_file, from_options, presets, to_yaml
+from hvdtrain.config.load import MOST_MISTAKES, Parser, add_options, from_file, from_options, to_yaml
 from hvdtrain.config.schema import Config
+from hvdtrain.config.yaml_file import presets
 from hvdtrain.errors import ConfigError
 
 from .tally import Times, Trials

@@ -61,7 +61,7 @@ def tune_or_refuse(environment: dict[str, str], draw: random.Random) -> bool:
         interfaces=draw.choice([(), ("eth0",)]),
     )
     try:
-        tuning = tune(environment, config)
+        tuning = tune(environment, config, on_cpus_of_one_node=draw.random() < 0.5)
     except ConfigError as error:
         assert "expected a number of bytes" in str(error)
         return False
@@ -85,4 +85,4 @@ def test_tunings_at_random(trials: Trials, times: Times) -> None:
 @pytest.mark.parametrize("threshold", ["9" * 5000, "²"])
 def test_digits_that_are_no_number(threshold: str) -> None:
     with pytest.raises(ConfigError):
-        tune({"HOROVOD_FUSION_THRESHOLD": threshold}, DistributedConfig())
+        tune({"HOROVOD_FUSION_THRESHOLD": threshold}, DistributedConfig(), on_cpus_of_one_node=False)

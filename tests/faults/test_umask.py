@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ..multiproc.conftest import Launch, digits, launch
-
-__all__ = ["digits", "launch"]
+from ..multiproc.conftest import Launch
 
 IMAGES = "--run.trace_images=true"
 

@@ -16,7 +16,6 @@ import torch
 
 from hvdtrain.checkpoint import format as form
 from hvdtrain.checkpoint import store
-from hvdtrain.data import demo
 
 TIMEOUT_SECONDS = 240
 HVDTRAIN = str(Path(sys.executable).with_name("hvdtrain"))
@@ -72,13 +71,6 @@ class Job:
 
 
 Launch = Callable[..., Job]
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("digits")
-    demo.write(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ if __name__ == "__main__":
     import os
 
     part, rank, milliseconds, when, *arguments = sys.argv[1:]
-    if os.environ["OMPI_COMM_WORLD_RANK"] == rank:
+    if rank in (os.environ.get("OMPI_COMM_WORLD_RANK"), os.environ.get("HOROVOD_RANK")):
         fault = Fault(int(milliseconds) / 1000, when)
         fault.count_steps()
         fault.into_the_loader() if part == "input" else fault.into_the_forward_pass()

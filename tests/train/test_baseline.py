@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from hvdtrain.config.schema import Config
-from hvdtrain.data import demo
 from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.train import baseline
@@ -21,13 +20,6 @@ from hvdtrain.train.loop import take_step
 CPU = torch.device("cpu")
 STEPS, UNTIMED = 4, 2
 ACTIVITY = Activity()
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("digits")
-    demo.write(folder)
-    return folder
 
 
 def built(digits: Path, **settings: Any) -> Parts:
@@ -111,6 +103,18 @@ def test_it_is_the_mean_of_the_timed_steps_and_says_of_what(digits: Path) -> Non
     assert found.standard_error > 0
     assert found.together is not None
     assert found.communication is not None
+
+
+def test_where_it_takes_long_the_log_says_how_to_do_without(
+    digits: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit, said in ((60.0, False), (0.0, True)):
+        monkeypatch.setattr(baseline, "LONG_SECONDS", limit)
+        caplog.clear()
+        with caplog.at_level("INFO", "hvdtrain"):
+            baseline.measure(built(digits), SoloComm(), ACTIVITY, steps=2, untimed=1)
+        (line,) = (line for line in caplog.messages if line.startswith("measuring one worker alone, 1 on a node"))
+        assert line.endswith(" s; --metrics.baseline none leaves it out") == said
 
 
 def test_no_time_of_it_is_left_for_the_run(digits: Path) -> None:

@@ -6,8 +6,8 @@ from typing import TypeVar
 import pytest
 import torch
 
-from hvdtrain.config.load import read_yaml
 from hvdtrain.config.schema import Config
+from hvdtrain.config.yaml_file import read_yaml
 from hvdtrain.distributed.comm import SoloComm
 from hvdtrain.errors import ConfigError
 from hvdtrain.train.build import Parts, build

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hvdtrain.config.schema import Config
-from hvdtrain.data import demo, diagnose
+from hvdtrain.data import diagnose
 from hvdtrain.data.dali import DaliDecoder
 from hvdtrain.data.loader import Batch
 from hvdtrain.data.reference import ReferenceDecoder
@@ -19,13 +19,6 @@ from hvdtrain.errors import ConfigError, DataError, EnvironmentFault
 from hvdtrain.train.data import Data, Machine
 
 MACHINE = Machine(torch.device("cpu"), threads=1)
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("digits")
-    demo.write(folder)
-    return folder
 
 
 def data(folder: Path, *, kn: int | None = None, **settings: object) -> Data:

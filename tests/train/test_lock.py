@@ -54,6 +54,32 @@ def test_a_requeued_job_takes_over_from_itself_at_once(tmp_path: Path, monkeypat
         assert time.monotonic() - began < lock.WATCH_SECONDS / 2
 
 
+def test_whose_it_is_can_be_read_and_whose_it_was(tmp_path: Path) -> None:
+    assert lock.owner(tmp_path) is None
+    with held(tmp_path) as owner:
+        assert lock.owner(tmp_path) == owner
+    assert lock.owner(tmp_path) is None
+    leave_behind(tmp_path, owner)
+    assert lock.owner(tmp_path) == owner
+
+
+def test_an_heir_looks_for_nobody(tmp_path: Path, quick: None) -> None:
+    """Those who were its workers know that it is gone, or that it has to give way."""
+    before = replace(Owner.me(), host="elsewhere", token="other")
+    leave_behind(tmp_path, before)
+    began = time.monotonic()
+    with held(tmp_path, heir_of=before) as owner:
+        assert time.monotonic() - began < lock.WATCH_SECONDS / 2
+        assert Owner(**json.loads((tmp_path / NAME).read_text())) == owner != before
+
+
+def test_an_heir_of_one_takes_nothing_from_another(tmp_path: Path, quick: None) -> None:
+    with held(tmp_path) as owner:
+        another = replace(owner, token="another")
+        with pytest.raises(EnvironmentFault, match="is in use by"), held(tmp_path, heir_of=another):
+            pass
+
+
 @pytest.mark.parametrize("change", [{"pid": 2**22 - 1}, {"born": 1.0}])
 def test_a_process_of_this_host_that_has_gone_is_known_to_have(change: dict[str, float], tmp_path: Path) -> None:
     leave_behind(tmp_path, replace(Owner.me(), token="other", **change))  # type: ignore[arg-type]

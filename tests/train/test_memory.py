@@ -138,6 +138,8 @@ def test_a_probe_changes_nothing(arithmetic: Arithmetic, pictures: torch.dtype) 
     model = state("batch", arithmetic.dtype).model
     buckets = GradientBuckets(model.parameters(), Listening(), 1)
     buckets.start()
+    for parameter in list(model.parameters())[::2]:  # the step ran out of memory before it had made the others
+        parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in model.parameters()]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
@@ -151,14 +153,11 @@ def test_a_probe_changes_nothing(arithmetic: Arithmetic, pictures: torch.dtype) 
     assert started == []
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-        assert gradient is not None
         assert parameter.grad is gradient
-        assert not gradient.any()
+        assert gradient is None or not gradient.any()
     assert torch.equal(torch.get_rng_state(), random)
     assert all(module.training for module in model.modules())
-    for parameter in model.parameters():  # the hooks are there all the same
-        assert parameter.grad is not None
-    arithmetic.forward(model, batch().images).sum().backward()
+    arithmetic.forward(model, batch().images).sum().backward()  # the hooks are there all the same
     assert len(started) == len(buckets.sizes)
 
 

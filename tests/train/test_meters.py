@@ -116,6 +116,29 @@ def test_pictures_of_another_size_than_the_baselines_are_compared_with_nothing()
     assert len(meters.windows) == 1  # those before were of another size
 
 
+def test_a_report_of_pictures_of_two_sizes_is_compared_with_nothing() -> None:
+    meters = Meters(Known(), baseline=ALONE, warming_up=0)
+    sizes = ((64, 64), (64, 32), (32, 32))
+    for pair, seconds, compared in zip(sizes, (0.5, 0.4, 0.125), (False, False, True), strict=True):
+        for pixels in pair:
+            meters.add(torch.tensor(1.0), step(4, pixels))
+        meters.clock = Known(seconds, seconds)
+        found = meters.report(SoloComm()).efficiency
+        assert (found is not None) is compared
+    assert found is not None
+    assert found.ratio == pytest.approx(0.8)
+
+
+def test_what_was_in_vain_mixes_no_sizes() -> None:
+    meters = Meters(Known(), baseline=ALONE, warming_up=0)
+    meters.add(torch.tensor(1.0), step(4, 64))
+    meters.add(torch.tensor(1.0), step(4, 32))
+    meters.forget()
+    meters.add(torch.tensor(1.0), step(4, 32))
+    meters.clock = Known(0.125)
+    assert meters.report(SoloComm()).efficiency is not None
+
+
 def test_the_first_reports_of_a_process_are_no_measure_of_its_speed() -> None:
     meters = Meters(Known(9.0), baseline=ALONE)
     for seconds in (9.0, 9.0, 0.125):

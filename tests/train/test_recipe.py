@@ -38,6 +38,60 @@ def test_as_many_micro_batches_as_the_minibatch_needs(k: int, n: int, kn: int, m
     assert recipe.micro_batches(config(n, kn), k) == m
 
 
+def elastic(n: int, kn: int, **optim: Any) -> Config:
+    given = config(n, kn, **optim)
+    return given.model_copy(update={"elastic": given.elastic.model_copy(update={"enabled": True})})
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "kn", "wanted"),
+    [(2, 16, 32, 32), (1, 16, 32, 32), (3, 16, 32, 48), (5, 32, 256, 320), (6, 32, 256, 192), (7, 32, 8192, 8288)],
+)
+def test_where_workers_come_and_go_the_minibatch_stays_as_near_as_it_can(k: int, n: int, kn: int, wanted: int) -> None:
+    assert recipe.global_batch(elastic(n, kn), k) == wanted
+
+
+@given(k=st.integers(1, 512), n=st.integers(1, 64), kn=st.integers(1, 2**15))
+def test_no_other_minibatch_would_be_nearer(k: int, n: int, kn: int) -> None:
+    found = recipe.global_batch(elastic(n, kn), k)
+    assert found % (k * n) == 0
+    assert all(abs(found - kn) <= abs(m * k * n - kn) for m in range(1, kn // (k * n) + 3))
+
+
+def test_the_rate_follows_the_minibatch_down_at_once_and_up_by_a_ramp() -> None:
+    given = elastic(32, 256, warmup="none", decay_epochs=(30,))
+    changes = [(0, 256), (2, 320), (4, 256), (29.9, 512)]
+
+    def rate(epoch: float) -> float:
+        return round(recipe.ramped(given, [change for change in changes if change[0] <= epoch])(epoch), 6)
+
+    assert [rate(epoch) for epoch in (0, 1.99, 2, 2.125, 2.25, 3.99, 4, 29.9, 29.999, 30, 30.025, 30.15, 31)] == [
+        *(0.1, 0.1),  # of 256
+        *(0.1, 0.1125, 0.125, 0.125),  # of 320, in a quarter of an epoch
+        0.1,  # of 256 again
+        *(0.1, 0.1396, 0.014, 0.015, 0.02, 0.02),  # of 512, over a decay
+    ]
+
+
+@pytest.mark.parametrize(("before", "now"), [(512, 256), (256, 512)])
+def test_a_run_that_goes_back_to_before_a_change_has_a_rate_too_large_for_neither_minibatch(
+    before: int, now: int
+) -> None:
+    given = elastic(32, 256, warmup="none", decay_epochs=(30,))
+    again = recipe.ramped(given, [(0, before), (2, now)])
+    assert [again(epoch) for epoch in (1.5, 1.99)] == [0.1, 0.1]
+    grown = recipe.ramped(given, [(0, before), (2, now), (1.6, 512)])  # the workers change once more
+    assert grown(1.6) == 0.1
+    assert grown(2.3) == 0.2
+
+
+def test_a_ramp_of_no_epochs_is_a_step() -> None:
+    given = elastic(32, 256, warmup="none")
+    given = given.model_copy(update={"elastic": given.elastic.model_copy(update={"ramp_epochs": 0})})
+    rate = recipe.ramped(given, [(0, 256), (2, 512)])
+    assert [rate(epoch) for epoch in (1.999, 2)] == [0.1, 0.2]
+
+
 @given(k=st.integers(1, 512), n=st.integers(1, 64))
 def test_without_a_minibatch_in_the_configuration_each_worker_takes_one(k: int, n: int) -> None:
     assert recipe.micro_batches(config(n, None), k) == 1

@@ -24,6 +24,7 @@ from hvdtrain.train.micro_batches import MicroBatches
 from hvdtrain.train.record import Record, Traffic
 from hvdtrain.train.state import TrainState
 from hvdtrain.train.trace import Trace
+from hvdtrain.train.watch import _launches
 
 from ..metrics.test_efficiency import ALONE
 from .test_meters import Known, TwoWorkers
@@ -221,3 +222,18 @@ def test_a_checkpoint_is_counted_and_timed(record: Record, tmp_path: Path) -> No
     assert value(record, "hvdtrain_checkpoint_seconds_sum") == 0.5
     assert value(record, "hvdtrain_pause_seconds_total", reason="checkpoint") == 0.25
     assert value(record, "hvdtrain_last_checkpoint_timestamp_seconds") > 1e9
+
+
+@pytest.mark.parametrize(("events", "resets", "restarts"), [(0, 0, 0), (2, 0, 2), (3, 2, 2), (0, 1, 0)])
+def test_a_change_of_workers_is_no_restart(events: int, resets: int, restarts: int, record: Record) -> None:
+    """Of a launch that has changed its workers, the events tell already."""
+    record.launches = events
+    record.started(state(), world_size=2, global_batch=64, batch=32, total_images=1, resets=resets, lost_images=0)
+    assert value(record, "hvdtrain_restarts") == restarts
+    assert value(record, "hvdtrain_resets") == resets
+
+
+def test_only_launches_are_counted_of_what_the_events_tell(tmp_path: Path) -> None:
+    told = [{"event": "start"}, {"event": "resume", "resets": 1}, {"event": "resume"}, {"event": "end"}]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps({"time": 1.0, **one}) + "\n" for one in told) + '{"ti')
+    assert _launches(tmp_path / "events.jsonl") == 2

@@ -1,10 +1,7 @@
 """A run of one worker from its launch to its summary, stopped and gone on with."""
 
-import io
 import json
-import os
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from hvdtrain import log
 from hvdtrain.checkpoint import format as form
-from hvdtrain.cli import main
-from hvdtrain.data import demo
+from hvdtrain.data import scan
 from hvdtrain.data.pack import pack
 from hvdtrain.metrics import targets
+
+from ..trained import call
 
 SMALL = [
     *("--config", "demo", "--data.batch_size", "24", "--data.image_size", "16", "--epochs", "0.1", "--seed", "3"),
@@ -26,37 +23,17 @@ SMALL = [
 MIDDLE, TOTAL = 72, 144  # images seen at the two checkpoints: 0.05 and 0.1 of 1,433, rounded up to whole steps
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("digits")
-    demo.write(folder)
-    return folder
-
-
-def train(data: Path, runs: Path, *more: str) -> tuple[int, str, str]:
+def train(digits: Path, runs: Path, *more: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a run of one worker in this process, which is left as it was."""
-    environment, threads = dict(os.environ), torch.get_num_threads()
-    for name in [name for name in environment if name.startswith(("OMPI_", "PMIX_", "PMI_", "HOROVOD_", "SLURM_"))]:
-        del os.environ[name]
-    try:
-        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-            place = ["--data.dir", str(data), "--run.dir", str(runs), "--metrics.baselines_dir", f"{runs}-speeds"]
-            code = main(["train", *SMALL, *place, *more])
-    finally:
-        for handler in log.logger.handlers[:]:
-            log.logger.removeHandler(handler)
-            handler.close()
-        os.environ.clear()
-        os.environ.update(environment)
-        torch.set_num_threads(threads)
-    return code, out.getvalue(), err.getvalue()
+    place = ("--data.dir", digits, "--run.dir", runs, "--metrics.baselines_dir", f"{runs}-speeds")
+    return call("train", *SMALL, *place, *more)
 
 
 @pytest.fixture(scope="module")
-def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+def finished(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A whole run's folder, stdout and stderr."""
     runs = tmp_path_factory.mktemp("runs")
-    code, out, err = train(data, runs)
+    code, out, err = train(digits, runs)
     assert code == 0, err
     return runs / "r", out, err
 
@@ -122,23 +99,23 @@ def test_the_events_count_images_and_steps(finished: tuple[Path, str, str]) -> N
     assert next(r for r in records if r["event"] == "evaluate")["images"] == 364
 
 
-def test_a_finished_run_is_not_trodden_on(finished: tuple[Path, str, str], data: Path) -> None:
+def test_a_finished_run_is_not_trodden_on(finished: tuple[Path, str, str], digits: Path) -> None:
     folder, _, _ = finished
     before = (folder / "events.jsonl").read_text()
-    code, _, err = train(data, folder.parent)
+    code, _, err = train(digits, folder.parent)
     assert code == 2
     assert err == f"hvdtrain: {folder} holds a run already → --resume auto to go on, or another --run.name\n"
     assert (folder / "events.jsonl").read_text() == before
 
 
 def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_never_stopped(
-    finished: tuple[Path, str, str], data: Path
+    finished: tuple[Path, str, str], digits: Path
 ) -> None:
     folder, _, _ = finished
     wanted = weights(folder, TOTAL)
     first, last = sorted((folder / "checkpoints").iterdir())
     last.rename(folder / "the end")  # as if it had been killed before
-    code, _, err = train(data, folder.parent, "--resume", "auto")
+    code, _, err = train(digits, folder.parent, "--resume", "auto")
     assert code == 0, err
     assert f"resuming from {first}: step 3, 72 images seen" in err
     found = weights(folder, TOTAL)
@@ -146,11 +123,11 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_never_stopped(
     assert [r["event"] for r in events(folder)].count("resume") == 1
 
 
-def test_a_run_goes_on_from_shards_of_the_same_images(data: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_shards_of_the_same_images(digits: Path, tmp_path: Path) -> None:
     options = ("--max_steps", "4", "--checkpoint.every_epochs", "0.03")
     for name in ("folders", "packed"):
-        assert train(data, tmp_path, *options, "--run.name", name)[0] == 0
-    pack(data, tmp_path / "shards", cache=tmp_path, workers=1, shard_bytes=10**6, max_side=None)
+        assert train(digits, tmp_path, *options, "--run.name", name)[0] == 0
+    pack(digits, tmp_path / "shards", cache=tmp_path, workers=1, shard_bytes=10**6, max_side=None)
     last = sorted((tmp_path / "packed" / "checkpoints").iterdir())[-1]
     last.rename(tmp_path / "the end")
     code, _, err = train(tmp_path / "shards", tmp_path, *options, "--run.name", "packed", "--resume", "auto")
@@ -160,22 +137,22 @@ def test_a_run_goes_on_from_shards_of_the_same_images(data: Path, tmp_path: Path
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_a_run_does_not_go_on_with_other_images(finished: tuple[Path, str, str], data: Path, tmp_path: Path) -> None:
-    shutil.copytree(data, tmp_path / "fewer")
+def test_a_run_does_not_go_on_with_other_images(finished: tuple[Path, str, str], digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits, tmp_path / "fewer")
     next((tmp_path / "fewer" / "train" / "3").iterdir()).unlink()
     code, _, err = train(tmp_path / "fewer", finished[0].parent, "--resume", "auto")
     assert code == 5
     assert "the checkpoint was made with the training images" in err
 
 
-def test_another_configuration_does_not_go_on_from_a_checkpoint(finished: tuple[Path, str, str], data: Path) -> None:
-    code, _, err = train(data, finished[0].parent, "--resume", "auto", "--seed", "4")
+def test_another_configuration_does_not_go_on_from_a_checkpoint(finished: tuple[Path, str, str], digits: Path) -> None:
+    code, _, err = train(digits, finished[0].parent, "--resume", "auto", "--seed", "4")
     assert code == 5
     assert "belongs to configuration" in err
 
 
-def test_a_refused_run_leaves_the_configuration_of_the_first(finished: tuple[Path, str, str], data: Path) -> None:
-    train(data, finished[0].parent, "--resume", "auto", "--seed", "5")
+def test_a_refused_run_leaves_the_configuration_of_the_first(finished: tuple[Path, str, str], digits: Path) -> None:
+    train(digits, finished[0].parent, "--resume", "auto", "--seed", "5")
     assert yaml.safe_load((finished[0] / "config.yaml").read_text())["seed"] == 3
 
 
@@ -183,7 +160,18 @@ def test_a_run_without_its_data_names_the_folder(tmp_path: Path) -> None:
     code, _, err = train(tmp_path / "none", tmp_path)
     assert code == 4
     wanted = f"{tmp_path}/none/train/<class>/*.JPEG or {tmp_path}/none/train/*.tar"
-    assert err == f"hvdtrain: no folder {tmp_path}/none/train: expected {wanted} → set data.dir\n"
+    assert err == f"hvdtrain: no folder {tmp_path}/none/train: expected {wanted} → {scan.REMEDY}\n"
+
+
+def test_a_run_that_begins_where_it_is_over_has_that_checkpoint_though_nothing_is_evaluated(
+    finished: tuple[Path, str, str], digits: Path, tmp_path: Path
+) -> None:
+    """As after a change of workers that came with the last step."""
+    last = sorted((finished[0] / "checkpoints").iterdir())[-1]
+    without = ("--evaluation.at_end", "false", "--resume_changed", "accept")
+    code, _, err = train(digits, tmp_path, "--resume", str(last), *without)
+    assert code == 0, err
+    assert weights(tmp_path / "r", TOTAL).keys() == weights(finished[0], TOTAL).keys()
 
 
 RECIPE = [
@@ -203,13 +191,13 @@ HALF = ["--precision", "fp16", "--max_steps", "4", "--checkpoint.every_epochs", 
     ids=["micro-batches, smoothing, clipping and average", "fp16", "fp16 on the way, were there others"],
 )
 def test_whatever_the_recipe_a_run_goes_on_to_the_same_bits(
-    data: Path, tmp_path: Path, options: list[str], middle: int, end: int, parts: set[str]
+    digits: Path, tmp_path: Path, options: list[str], middle: int, end: int, parts: set[str]
 ) -> None:
-    assert train(data, tmp_path, *options)[0] == 0
+    assert train(digits, tmp_path, *options)[0] == 0
     folder = tmp_path / "r"
     wanted = leaves(checkpoint(folder, end))
     (folder / "checkpoints" / f"images-{end:012}").rename(folder / "the end")
-    code, _, err = train(data, tmp_path, *options, "--resume", "auto")
+    code, _, err = train(digits, tmp_path, *options, "--resume", "auto")
     assert code == 0, err
     assert f"{middle} images seen" in err
     assert checkpoint(folder, middle).keys() == parts | {"progress", "generators"}
@@ -221,8 +209,8 @@ def test_whatever_the_recipe_a_run_goes_on_to_the_same_bits(
     assert {name: first[name] for name in same} == {name: second[name] for name in same}
 
 
-def test_a_run_tells_of_its_micro_batches_and_its_average(data: Path, tmp_path: Path) -> None:
-    code, _, err = train(data, tmp_path, *RECIPE)
+def test_a_run_tells_of_its_micro_batches_and_its_average(digits: Path, tmp_path: Path) -> None:
+    code, _, err = train(digits, tmp_path, *RECIPE)
     assert code == 0, err
     assert "minibatch kn = 1 x 24 x 2 = 48 images, peak rate 0.15" in err
     assert "% averaged)" in err
@@ -237,8 +225,8 @@ def test_a_run_tells_of_its_micro_batches_and_its_average(data: Path, tmp_path: 
         assert record["average_loss"] != record["loss"]
 
 
-def test_a_run_in_half_precision_keeps_weights_in_single_and_a_scale(data: Path, tmp_path: Path) -> None:
-    code, _, err = train(data, tmp_path, *HALF)
+def test_a_run_in_half_precision_keeps_weights_in_single_and_a_scale(digits: Path, tmp_path: Path) -> None:
+    code, _, err = train(digits, tmp_path, *HALF)
     assert code == 0, err
     assert "resnet8, fp16, 1 worker on cpu" in err
     found = checkpoint(tmp_path / "r", 96)
@@ -252,18 +240,18 @@ def test_a_run_in_half_precision_keeps_weights_in_single_and_a_scale(data: Path,
 
 @pytest.mark.parametrize(("first_epoch", "seen"), [(0, [48, 72, 96, 120, 144]), (0.06, [96, 120, 144]), (5, [144])])
 def test_no_evaluation_comes_before_its_first_epoch_and_one_after_the_last_step(
-    data: Path, tmp_path: Path, first_epoch: float, seen: list[int]
+    digits: Path, tmp_path: Path, first_epoch: float, seen: list[int]
 ) -> None:
     """An epoch has 1,433 images: 72 of them are 0.0502, 96 are 0.0670."""
     options = ("--evaluation.every_epochs", "0.02", "--evaluation.first_epoch", str(first_epoch))
-    assert train(data, tmp_path, *options)[0] == 0
+    assert train(digits, tmp_path, *options)[0] == 0
     assert [r["images_seen"] for r in events(tmp_path / "r") if r["event"] == "evaluate"] == seen
 
 
-def test_where_no_speed_can_be_kept_the_run_ends_well_all_the_same(data: Path, tmp_path: Path) -> None:
+def test_where_no_speed_can_be_kept_the_run_ends_well_all_the_same(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     more = ("--metrics.baselines_dir", str(tmp_path / "file" / "folder"), "--run.report_every", "1", "--epochs", "0.2")
-    code, out, err = train(data, tmp_path / "runs", *more)
+    code, out, err = train(digits, tmp_path / "runs", *more)
     assert code == 0
     assert "images/s on 1 worker" in out
     assert f"this run's speed is not kept in {tmp_path / 'file' / 'folder'}: Not a directory" in err

@@ -1,9 +1,10 @@
 """Workers in one process for the tests of a step: small networks, pictures of noise, and sums that are really made."""
 
+import pickle
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +18,8 @@ from hvdtrain.optim.build import optimizer
 from hvdtrain.train.clock import HostTime, StepClock
 from hvdtrain.train.state import TrainState
 from hvdtrain.train.step import Arithmetic, Objective, train_step
+
+T = TypeVar("T")
 
 CLASSES = 5
 DECAY, MOMENTUM = 0.01, 0.9
@@ -116,7 +119,7 @@ class Worker:
 class Beside(SoloComm):
     """One of several workers, each a thread of this process. The sums are made, in order of rank, when all wait."""
 
-    def __init__(self, rank: int, left: list[dict[str, torch.Tensor]], meeting: Barrier) -> None:
+    def __init__(self, rank: int, left: list[dict[str, Any]], meeting: Barrier) -> None:
         self.rank, self.size = rank, len(left)
         self.left, self.meeting = left, meeting
 
@@ -133,9 +136,26 @@ class Beside(SoloComm):
         tensor.copy_(total)
         self.meeting.wait()
 
+    def gather(self, value: T, name: str) -> list[T]:
+        self.left[self.rank][name] = value
+        self.meeting.wait()
+        values = [each[name] for each in self.left]
+        self.meeting.wait()
+        return values
+
+    def sum(self, values: list[float], name: str) -> list[float]:
+        return [sum(column) for column in zip(*self.gather(values, name), strict=True)]
+
+    def broadcast_object(self, value: T, name: str) -> T:
+        sent: T = pickle.loads(pickle.dumps(self.gather(value, name)[0]))
+        return value if self.rank == 0 else sent
+
+    def broadcast_(self, tensor: torch.Tensor, name: str) -> None:
+        tensor.copy_(self.gather(tensor.clone(), name)[0])
+
 
 def beside(count: int) -> list[Beside]:
-    left: list[dict[str, torch.Tensor]] = [{} for _ in range(count)]
+    left: list[dict[str, Any]] = [{} for _ in range(count)]
     meeting = Barrier(count, timeout=60)
     return [Beside(rank, left, meeting) for rank in range(count)]
 
@@ -146,10 +166,10 @@ def at_once(*steps: Callable[[], Any]) -> list[Any]:
         return [future.result() for future in [threads.submit(step) for step in steps]]
 
 
-def step_together(workers: list[Worker], micro_batches: list[list[Batch]], *, lr: float = 0.1) -> list[float]:
+def step_together(workers: list[Worker], micro_batches: list[list[Batch]]) -> list[float]:
     """One step of all workers; `micro_batches` by worker. Returns their losses."""
     return at_once(
-        *(lambda w=w, own=own: w.step(*own, lr=lr) for w, own in zip(workers, micro_batches, strict=True))  # type: ignore[misc]
+        *(lambda w=w, own=own: w.step(*own, lr=0.1) for w, own in zip(workers, micro_batches, strict=True))  # type: ignore[misc]
     )
 
 
