@@ -8,14 +8,16 @@ if TYPE_CHECKING:
 
 WIDTH, DPI = 9.0, 150  # inches, dots per inch
 INK, PALE, GRID = "#222222", "#6b6b6b", "#e4e4e4"
+# Of Okabe and Ito, which colour-blind people tell apart.
+BLUE, RED, GREEN, PINK, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 
 LineStyle = str | tuple[int, tuple[int, ...]]
 _RUNS: tuple[tuple[str, LineStyle], ...] = (
-    ("#0072B2", "-"),
-    ("#D55E00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-    ("#E69F00", (0, (6, 1, 1, 1, 1, 1))),
+    (BLUE, "-"),
+    (RED, "--"),
+    (GREEN, "-."),
+    (PINK, ":"),
+    (ORANGE, (0, (6, 1, 1, 1, 1, 1))),
     ("#000000", (0, (1, 3))),
 )
 

@@ -49,7 +49,8 @@ class Breakdown:
 
 
 def breakdown(table: Seconds) -> Breakdown:
-    """
+    """Take the steps of all workers apart.
+
     Args:
         table: (workers, steps, 4) seconds: input wait, compute, ready and total, the last two counted from the moment
             at which the previous step's sum was there.

@@ -31,6 +31,8 @@ _STUDENT = (
 
 @dataclass(frozen=True)
 class Mean:
+    """Of a few values that are independent of each other."""
+
     value: float
     error: float  # standard error; NaN of a single value
     count: int
@@ -83,6 +85,8 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Efficiency:
+    """E(k|b), and what it lacks to 1."""
+
     ratio: float
     low: float  # 95 % interval; NaN of a single window
     high: float

@@ -9,4 +9,4 @@ def health(activity: Activity, stuck_seconds: float) -> tuple[bool, str]:
     if idle > stuck_seconds:
         doing = f" in {activity.phase}" + (f", waiting for {activity.collective}" if activity.collective else "")
         return False, f"stuck: nothing done for {idle:.0f} s{doing}; metrics.stuck_seconds = {stuck_seconds:g}"
-    return True, f"getting on: last step or other work done {idle:.1f} s ago"
+    return True, f"healthy: last progress {idle:.1f} s ago"

@@ -28,8 +28,8 @@ class Heartbeat:
         """
         self._path, self._text, self._beat_seconds = path, text, beat_seconds
         try:
-            _make_as_its_parent(path.parent)
-            write_whole(path, text)
+            path.parent.parent.mkdir(parents=True, exist_ok=True)
+            self._write()
         except OSError as error:
             logger.warning("Prometheus does not find this run: %s cannot be written: %s", path, error.strerror)
         self._over = threading.Event()
@@ -64,15 +64,18 @@ class Heartbeat:
             if self._path.read_bytes() == self._text.encode():
                 os.utime(self._path)  # without a time: the file system's
         except FileNotFoundError:
-            write_whole(self._path, self._text)
+            self._write()
         for path in targets.sweep(self._path.parent):
             logger.debug("removed %s: its run is dead", path)
+
+    def _write(self) -> None:
+        _make_as_its_parent(self._path.parent)
+        write_whole(self._path, self._text)
 
 
 def _make_as_its_parent(folder: Path) -> None:
     """Who may make run directories in the folder around may tell of them here, as far as this process's umask lets
     others write at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     around = folder.parent.stat().st_mode
     try:
         folder.mkdir(mode=around & 0o777)  # less the umask

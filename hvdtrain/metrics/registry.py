@@ -104,7 +104,14 @@ class RunMetrics:
     buckets = Series(Gauge, "hvdtrain_gradient_buckets", "Buckets that the gradients travel in")
     largest_bucket = Series(Gauge, "hvdtrain_bucket_bytes", "Size of the largest gradient bucket")
     world_size = Series(Gauge, "hvdtrain_world_size", "Workers of the run")
+    global_batch = Series(Gauge, "hvdtrain_global_batch_images", "Images of a step, all workers: the minibatch kn")
     restarts = Series(Gauge, "hvdtrain_restarts", "How often the run was started before")
+    resets = Series(Gauge, "hvdtrain_resets", "How often its workers have changed since, while it went on: --elastic")
+    elastic_wait = Series(
+        Gauge,
+        "hvdtrain_elastic_wait_seconds",
+        "How long workers may wait for others when they change; 0: not --elastic",
+    )
     run_info = Series(Info, "hvdtrain_run", "What run this is; join on it", labels=(*RUN, "slurm_job_id"))
 
     def __init__(self, registry: Registry, info: Mapping[str, str]) -> None:

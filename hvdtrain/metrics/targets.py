@@ -7,6 +7,7 @@ its workers are down. Ages are told by the file system's clock alone, for hosts'
 
 import ipaddress
 import json
+import math
 import os
 import socket
 import tempfile
@@ -54,17 +55,24 @@ def text(run: str, endpoints: Sequence[str], scheme: str = "http") -> str:
     return json.dumps(groups, indent=2) + "\n"
 
 
-def alive(path: Path) -> bool:
-    """Whether the run whose targets file `path` is, or was, lives. Where nothing can be written there, this host's
-    clock has to tell the age."""
-    try:
-        now = _now(path.parent)
-    except OSError:
-        now = time.time()
-    try:
-        return now - _touched(path) <= STALE_SECONDS
-    except OSError:
-        return False
+def alive(*paths: Path) -> bool:
+    """Whether a run lives that touches one of these files, the first of them its targets file. Where nothing can be
+    written beside any, this host's clock has to tell the age."""
+    return age(paths) <= STALE_SECONDS
+
+
+def age(paths: Sequence[Path]) -> float:
+    """Seconds since the youngest was touched, by the clock of their file system; infinite where there is none."""
+    now = time.time()
+    for path in paths:
+        with suppress(OSError):
+            now = _now(path.parent)
+            break
+    ages = [math.inf]
+    for path in paths:
+        with suppress(OSError):
+            ages.append(now - _touched(path))
+    return min(ages)
 
 
 def sweep(folder: Path) -> list[Path]:

@@ -18,11 +18,14 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Account:
-    """Of the steps of some windows, all of one number of workers."""
+    """Of the steps of some windows, all of one number of workers, and all comparable with a baseline where any are."""
 
     windows: tuple[Window, ...]
+    uncompared: tuple[Window, ...]
+    """Of as many workers, but without an efficiency, while others have one: the first of a process, and those with
+    pictures of another size."""
     left_out: int
-    """Windows of other numbers of workers."""
+    """How many windows are of other numbers of workers."""
     workers: int
     steps: int
     step_seconds: float
@@ -47,6 +50,11 @@ class Account:
         return self.steps * self.step_seconds
 
     @property
+    def training_seconds(self) -> float:
+        """Of all steps of as many workers, compared or not."""
+        return self.seconds + sum(window.steps * window.step_seconds for window in self.uncompared)
+
+    @property
     def losses(self) -> Mapping[str, float] | None:
         """Seconds per step by cause: against the baseline, or without one all that is surely no computing."""
         if self.efficiency:
@@ -56,25 +64,34 @@ class Account:
         return {cause: 0.0 if cause == "contention" else self.parts[cause] for cause in CAUSES}
 
 
-def account(run: Run, *, last: int | None = None) -> Account | None:
+def timed(run: Run, *, last: int | None = None) -> list[Window]:
+    """The windows whose steps have a duration; only as many of the last."""
+    found = [window for window in run.windows if window.step_seconds > 0]
+    return found[-last:] if last else found
+
+
+def account(run: Run, *, last: int | None = None, workers: int | None = None) -> Account | None:
     """None of a run without a report.
 
     Args:
         last: only as many of the last windows.
+        workers: the number of workers whose steps count; None: that of the last window.
     """
-    timed = [window for window in run.windows if window.step_seconds > 0]
-    timed = timed[-last:] if last else timed
-    if not timed:
+    told = timed(run, last=last)
+    if not told:
         return None
-    workers = run.starts[timed[-1].start].world_size
-    windows = tuple(window for window in timed if run.starts[window.start].world_size == workers)
+    workers = workers or run.starts[told[-1].start].world_size
+    of_workers = tuple(window for window in told if run.starts[window.start].world_size == workers)
+    compared, uncompared = (tuple(w for w in of_workers if _comparable(run, w) is wanted) for wanted in (True, False))
+    windows = compared or of_workers
     steps = sum(window.steps for window in windows)
     seconds = sum(window.steps * window.step_seconds for window in windows)
     images = sum(window.steps * run.starts[window.start].global_batch for window in windows)
     efficiency, baselines = _efficiency(run, windows)
     return Account(
         windows=windows,
-        left_out=len(timed) - len(windows),
+        uncompared=uncompared if compared else (),
+        left_out=len(told) - len(of_workers),
         workers=workers,
         steps=steps,
         step_seconds=seconds / steps,
@@ -88,6 +105,10 @@ def account(run: Run, *, last: int | None = None) -> Account | None:
     )
 
 
+def _comparable(run: Run, window: Window) -> bool:
+    return bool(window.parts and window.efficiency and window.start in run.baselines)  # a run may drop its baseline
+
+
 def _parts(windows: Sequence[Window]) -> Mapping[str, float] | None:
     told = [window for window in windows if window.parts]
     if not told:
@@ -97,19 +118,25 @@ def _parts(windows: Sequence[Window]) -> Mapping[str, float] | None:
 
 
 def _efficiency(run: Run, windows: Sequence[Window]) -> tuple[Efficiency | None, list[Baseline]]:
-    """Against the baseline that each window had. Those of several starts are averaged by the time of their steps."""
-    groups: dict[int, list[Window]] = {}
+    """Against the baseline that each window had. Those of several are averaged by the time of their steps."""
+    groups: dict[tuple[str, float], list[Window]] = {}
+    held: dict[tuple[str, float], Baseline] = {}
     for window in windows:
-        if window.parts and window.efficiency and window.start in run.baselines:  # a run may drop its baseline
-            groups.setdefault(window.start, []).append(window)
+        if _comparable(run, window):
+            baseline = run.baselines[window.start][1]
+            one = baseline.source, baseline.step_seconds  # after a change of workers it is told again
+            groups.setdefault(one, []).append(window)
+            held[one] = baseline
     if not groups:
         return None, []
-    baselines = [run.baselines[start][1] for start in groups]
+    baselines = list(held.values())
     each = [weak([_breakdown(w) for w in group], b) for group, b in zip(groups.values(), baselines, strict=True)]
     seconds = np.array([sum(w.steps * w.step_seconds for w in group) for group in groups.values()])
     shares = seconds / seconds.sum()
     ratio = float(shares @ [e.ratio for e in each])
-    half = math.hypot(*(share * (e.high - e.ratio) for share, e in zip(shares, each, strict=True)))
+    halves = [float(share) * (e.high - e.ratio) for share, e in zip(shares, each, strict=True)]
+    told = [half for half in halves if math.isfinite(half)]  # a launch of one window has none
+    half = math.hypot(*told) if told else math.nan
     return (
         Efficiency(
             ratio=ratio,

@@ -1,4 +1,4 @@
-"""What the figures of a run share: their axis of time, its bins and its pauses."""
+"""What the figures of a run share: their axis of time and its bins."""
 
 import itertools
 import math
@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hvdtrain.figures import PALE
-from hvdtrain.report.pauses import spans
-from hvdtrain.report.records import Run, Window
+from hvdtrain.report.records import Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_BINS = 160  # of a picture's width: more are not seen apart
 NAME = 24  # characters of a run in a legend
-FEW = 120  # pauses, beyond which they would be a grey fog
 
 Numbers = NDArray[np.float64]
 
@@ -81,30 +78,11 @@ def bins(windows: Sequence[Window]) -> list[Bin]:
     return found
 
 
-def mark_pauses(axes: "Axes", run: Run, clock: Clock) -> None:
-    """Grey, upon whatever is drawn, where there was no training; the legend says what it was."""
-    looks = {"evaluation": ("#dddddd", ""), "checkpoint": ("#4d4d4d", ""), "down": ("white", "xx")}
-    begin, end = axes.get_xlim()
-    for reason, (colour, hatch) in looks.items():
-        those = [span for span in spans(run) if span.reason == reason and clock(span.end) > begin]
-        for i, span in enumerate(those if len(those) <= FEW else ()):
-            axes.axvspan(
-                max(clock(span.begin), begin),
-                min(clock(span.end), end),
-                facecolor=colour,
-                edgecolor=PALE,
-                hatch=hatch,
-                linewidth=0,
-                zorder=3,
-                label=reason if i == 0 else None,
-            )
-    axes.set_xlim(begin, end)
-
-
-def legend_beside(axes: "Axes") -> None:
+def legend_beside(axes: "Axes", title: str = "") -> None:
     """To the right of the axes, the last drawn at the top, as in a stack."""
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    legend = axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    legend.set_title(title)
 
 
 def short(name: str) -> str:

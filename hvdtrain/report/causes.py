@@ -87,6 +87,7 @@ ADVICE = {
     "evaluation": "evaluate less often: --evaluation.every_epochs, or not before --evaluation.first_epoch",
     "checkpoint": "save less often: --checkpoint.every_epochs; or to a faster --run.dir",
     "down": "",
+    "reset": "a lower --min-np of horovodrun waits for fewer hosts; and hosts that come and go less often",
     "repeated": "save more often: --checkpoint.every_epochs",
 }
 
@@ -97,8 +98,14 @@ def _idle(run: Run) -> tuple[Idle, ...]:
     for pause in pauses(run):
         share = pause.seconds / whole if whole > 0 else 0.0
         long = share >= LONG and pause.seconds >= LONG_SECONDS
-        found.append(Idle(pause, share, ADVICE[pause.reason] if long else ""))
+        found.append(Idle(pause, share, _advice(run, pause) if long else ""))
     return tuple(found)
+
+
+def _advice(run: Run, pause: Pause) -> str:
+    if pause.reason == "repeated" and any(start.lost_images for start in run.starts):
+        return "commit more often: --elastic.commit_steps"
+    return ADVICE[pause.reason]
 
 
 def _notes(run: Run, account: Account | None) -> Sequence[str]:
@@ -121,15 +128,24 @@ def _notes(run: Run, account: Account | None) -> Sequence[str]:
             f"computing is {faster} a step faster than in the baseline, and the efficiency too good by as much: "
             "the machine was busier then, or the look too short (--metrics.baseline_steps)"
         )
-    if losses["communication"] > LONG * account.step_seconds:
+    if losses["communication"] > LONG * account.step_seconds and len(run.environment.hosts) != 1:
         found.append(
             "what the link could carry is not known here: compare with its data sheet (100 Gbit/s are 12.5 GB/s)"
         )
     if account.baselines > 1:
         found.append(f"the efficiency is against {account.baselines} baselines, one for each start, by time")
+    if account.uncompared:
+        reports = plural(len(account.uncompared), "report")
+        found.append(
+            f"{reports} without an efficiency {'is' if len(account.uncompared) == 1 else 'are'} left out: of the first "
+            "steps of a process, or of pictures of another size than the baseline's"
+        )
     if account.left_out:
         reports = plural(account.left_out, "report")
-        found.append(f"{reports} of another number of workers {'is' if account.left_out == 1 else 'are'} left out")
+        found.append(
+            f"{reports} of another number of workers {'is' if account.left_out == 1 else 'are'} left out, "
+            "but for the table by number of workers"
+        )
     if run.unreadable:
         found.append(f"{plural(run.unreadable, 'line')} of events.jsonl could not be read: torn by a kill")
     return found

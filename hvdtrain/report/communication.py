@@ -57,10 +57,13 @@ def _advice(case: Case) -> Iterator[str]:
     distributed, sizes = case.config.distributed, case.environment.bucket_bytes
     alone, speed = _alone(case), _bytes_per_second(case)
     if alone and speed and speed < SLOW and alone > SLOW_SECONDS * len(sizes):
-        yield (
-            "the network: so slow is no link between nodes; which interface is taken, say "
-            "OMPI_MCA_btl_tcp_if_include and NCCL_SOCKET_IFNAME"
-        )
+        if len(case.environment.hosts) == 1:
+            yield "cores that nothing else uses: so slow is no memory, the sum waits for a core"
+        else:
+            yield (
+                "the network: so slow is no link between nodes; which interface is taken, say "
+                "OMPI_MCA_btl_tcp_if_include and NCCL_SOCKET_IFNAME"
+            )
     large = not sizes or sum(sizes) >= LARGE
     if large and distributed.compression == "none" and case.config.precision != "float64":
         yield "--distributed.compression fp16, which halves the bytes"

@@ -63,7 +63,7 @@ OF_RUN: Sequence[tuple[str, Callable[[Run], str]]] = (
     ("top-1, %", _top1),
 )
 OF_STEPS: Sequence[tuple[str, Callable[[Account], str]]] = (
-    ("training", lambda account: duration(account.seconds)),
+    ("training", lambda account: duration(account.training_seconds)),
     ("images/s", lambda account: number(account.images_per_second)),
     ("  per worker", lambda account: number(account.images_per_second / account.workers)),
     ("step", lambda account: milliseconds(account.step_seconds)),

@@ -5,7 +5,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from hvdtrain.log import duration
-from hvdtrain.report import compare, plots, text
+from hvdtrain.report import changes, compare, plots, text
 from hvdtrain.report.causes import Diagnosis, Loss
 from hvdtrain.report.palette import LOOKS
 from hvdtrain.report.proof import proof
@@ -69,6 +69,8 @@ def page(studies: Sequence[Study], scaling: Scaling | None = None) -> str:
 
 def _words(study: Study) -> Iterable[Html]:
     yield _facts(text.facts(study))
+    if study.sizes:
+        yield _table([changes.NAME, *changes.HEAD], changes.rows(study.sizes))
     yield _losses(study)
     if study.diagnosis.losses:
         yield _tag("h3", "Why not better")
@@ -149,7 +151,7 @@ def _own(study: Study) -> Iterable[Html]:
     if account and account.parts:
         what = "Scaling efficiency, and what was lost to what." if account.efficiency else "Where the steps' time went."
         yield _figure(plots.losses(study), what)
-    if account and account.ranks and account.workers > 1:
+    if any(window.ranks and len(window.ranks["lag"]) > 1 for window in study.run.windows):
         yield _figure(plots.lags(study), "How much later than the typical rank each was ready.")
 
 

@@ -75,11 +75,12 @@ def _start(record: Record) -> Start:
         time=number(record, "time"),
         step=count(record, "step"),
         images_seen=count(record, "images_seen"),
-        resumed=record["event"] == "resume",
         world_size=max(count(record, "world_size", 1), 1),
         global_batch=count(record, "global_batch_size"),
         images_per_epoch=count(record, "images_per_epoch"),
         total_images=count(record, "total_images"),
+        resets=max(count(record, "resets"), 0),
+        lost_images=max(count(record, "lost_images"), 0),
     )
 
 
@@ -112,7 +113,7 @@ def _window(record: Record, starts: list[Start], step_before: int) -> Window:
     if not math.isfinite(seconds):
         seconds = start.global_batch / speed if speed > 0 else math.nan
     parts, ranks = numbers(record, "parts"), record.get("ranks")
-    told = isinstance(ranks, dict) and all(series(ranks.get(key)) for key in RANKS)
+    told = isinstance(ranks, dict) and all(_whole(series(ranks.get(key))) for key in RANKS)
     slowest = number(record, "slowest_rank")
     return Window(
         time=number(record, "time"),
@@ -130,6 +131,10 @@ def _window(record: Record, starts: list[Start], step_before: int) -> Window:
         slowest_rank=int(slowest) if 0 <= slowest < 2**31 else None,
         efficiency=_efficiency(record.get("efficiency")),
     )
+
+
+def _whole(values: tuple[float, ...]) -> bool:
+    return bool(values) and all(map(math.isfinite, values))
 
 
 def _efficiency(value: Any) -> Efficiency | None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,17 @@ from hvdtrain.report.records import State
 from hvdtrain.report.snapshot import Snapshot, snapshot, to_json
 
 LOOK_SECONDS = 1.0
+GOING_ON = (State.RUNNING.value, State.CHANGING.value)
 REPORTS = 10  # over which a run tells its efficiency, and we its speed
 
 
 def status(
-    run_dir: Path, *, follow: bool = False, json: bool = False, going_on: Callable[[], bool] = lambda: True
+    run_dir: Path,
+    *,
+    follow: bool = False,
+    json: bool = False,
+    going_on: Callable[[], bool] = lambda: True,
+    job_over: bool = False,
 ) -> int:
     """Print how the run stands; returns 0, or 1 where it was killed.
 
@@ -30,11 +37,12 @@ def status(
 
     Args:
         going_on: what has to hold besides, for a run to be followed: a job may end without the run's saying so.
+        job_over: no other workers can come any more.
 
     Raises:
         ConfigError: there is no run in `run_dir`.
     """
-    moments = _moments(run_dir)
+    moments = _moments(run_dir, job_over=job_over)
     last = next(moments)
     try:
         if follow:
@@ -59,21 +67,29 @@ def has_begun(run_dir: Path) -> bool:
     return True
 
 
-def now(run_dir: Path) -> dict[str, Any]:
+def goes_on(run_dir: Path) -> bool:
+    """Whether the run has come to its first event, and is not over."""
+    return has_begun(run_dir) and now(run_dir)["state"] in GOING_ON
+
+
+def now(run_dir: Path, *, job_over: bool = False) -> dict[str, Any]:
     """How the run stands, as `status` prints it for machines.
 
     Raises:
         ConfigError: there is no run in `run_dir`.
     """
-    return dict(plain(next(_moments(run_dir))))
+    return dict(plain(next(_moments(run_dir, job_over=job_over))))
 
 
-def _moments(run_dir: Path) -> Iterator[Snapshot]:
+def _moments(run_dir: Path, *, job_over: bool = False) -> Iterator[Snapshot]:
     """How it stands, look after look. Of the events only what is new is read."""
     tail, journal = open_events(run_dir), Journal(keep_windows=REPORTS)
     while True:
         journal.add(records(tail.lines(), last_reports=REPORTS))
-        yield snapshot(run(run_dir, journal), now=time.time())
+        found = run(run_dir, journal)
+        if job_over and found.state is State.CHANGING:
+            found = replace(found, state=State.KILLED)
+        yield snapshot(found, now=time.time())
         time.sleep(LOOK_SECONDS)
 
 
@@ -112,9 +128,9 @@ def _while(condition: Callable[[], bool], moments: Iterator[Snapshot]) -> Iterat
 
 
 def _until_over(first: Snapshot, moments: Iterator[Snapshot]) -> Iterator[Snapshot]:
-    """All up to the first that is of no running run."""
+    """All up to the first that is of a run that goes on no more."""
     yield first
-    running = first.state == State.RUNNING.value
+    running = first.state in GOING_ON
     while running and (each := next(moments, None)):
         yield each
-        running = each.state == State.RUNNING.value
+        running = each.state in GOING_ON

@@ -10,6 +10,7 @@ from hvdtrain.errors import ConfigError
 from hvdtrain.files import write_whole
 from hvdtrain.report import scaling as proofs
 from hvdtrain.report import text, timeline
+from hvdtrain.report.changes import changes
 from hvdtrain.report.pauses import wall_seconds
 from hvdtrain.report.plain import plain
 from hvdtrain.report.scaling import Scaling
@@ -72,9 +73,10 @@ def to_json(studies: Sequence[Study], scaling: Scaling | None = None) -> str:
 def as_dict(study: Study) -> dict[str, Any]:
     run, account = study.run, study.account
     last = run.evaluations[-1] if run.evaluations else None
-    counted = dataclasses.asdict(account) | {"seconds": account.seconds} if account else None
-    if counted:
-        counted["windows"] = len(counted["windows"])
+    counted = None
+    if account:
+        counted = {field.name: getattr(account, field.name) for field in dataclasses.fields(account)}
+        counted |= {"windows": len(account.windows), "uncompared": len(account.uncompared), "seconds": account.seconds}
     values: dict[str, Any] = plain(
         {
             "run": run.name,
@@ -92,6 +94,8 @@ def as_dict(study: Study) -> dict[str, Any]:
             "epochs": run.epochs,
             "wall_seconds": wall_seconds(run),
             "evaluation": last,
+            "changes": changes(run),
+            "by_workers": study.sizes,
             "quarantined": run.quarantined,
             "environment": run.environment,
             "steps": counted,

@@ -1,7 +1,9 @@
-"""One look for each cause of lost efficiency, wherever it is drawn: a colour of Okabe and Ito, which colour-blind
-people tell apart, and a texture, for paper that is printed in grey."""
+"""One look for each cause of lost efficiency, wherever it is drawn: a colour, and a texture, for paper that is printed
+in grey."""
 
 from dataclasses import dataclass
+
+from hvdtrain.figures import BLUE, GREEN, ORANGE, PINK, RED
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,10 @@ class Look:
 
 
 LOOKS = {
-    "efficiency": Look("#009E73", "", "█", "green"),
-    "input": Look("#E69F00", "////", "▞", "dark_orange"),
-    "contention": Look("#CC79A7", "xxxx", "▒", "magenta"),
-    "straggler": Look("#D55E00", "\\\\\\\\", "▚", "red"),
-    "communication": Look("#0072B2", "....", "▓", "blue"),
+    "efficiency": Look(GREEN, "", "█", "green"),
+    "input": Look(ORANGE, "////", "▞", "dark_orange"),
+    "contention": Look(PINK, "xxxx", "▒", "magenta"),
+    "straggler": Look(RED, "\\\\\\\\", "▚", "red"),
+    "communication": Look(BLUE, "....", "▓", "blue"),
     "rest": Look("#999999", "", "░", "bright_black"),
 }

@@ -1,19 +1,20 @@
 """The time of a run that was no training. Pure."""
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal
 
 from hvdtrain.report.records import Run
 
-Reason = Literal["start-up", "baseline", "evaluation", "checkpoint", "down", "repeated"]
+Reason = Literal["start-up", "baseline", "evaluation", "checkpoint", "down", "reset", "repeated"]
 
 
 @dataclass(frozen=True)
 class Pause:
     reason: Reason
-    """down: between the last word of a process and the first of the next. repeated: training that was lost with a
-    process, and done again."""
+    """down: between the last word of a process and the first of the next. reset: between two sets of workers of an
+    elastic run. repeated: training that was lost with a process, and done again."""
     seconds: float
     times: int
     """How often; of what was repeated, how many steps."""
@@ -48,12 +49,19 @@ def spans(run: Run) -> tuple[Span, ...]:
     for each in run.checkpoints:
         began = each.time - each.seconds
         found.append(Span("checkpoint", began, began + each.stalled_seconds))
-    found += [Span("baseline", run.starts[start].time, told) for start, (told, _) in run.baselines.items()]
+    for index, (told, baseline) in run.baselines.items():
+        began = run.starts[index].time
+        if baseline.measured_at >= began:  # else it is of before, and took no time again
+            found.append(Span("baseline", began, told))
     heard = run.starts[0].time
     events = sorted(_moments(run))
-    for start in run.starts[1:]:
-        heard = max([time for time in events if time < start.time], default=heard)
-        found.append(Span("down", heard, start.time))
+    for i, start in enumerate(run.starts[1:], 1):
+        before = bisect_left(events, start.time)
+        heard = events[before - 1] if before else heard
+        if run.changed(i):
+            found.append(Span("reset", max(heard, _last_step(run, i)), start.time))
+        else:
+            found.append(Span("down", heard, start.time))
     found.append(Span("start-up", run.start.time - _start_up(run), run.start.time))
     whole = [span for span in found if span.end > span.begin]  # a stored baseline takes no time; NaN is none
     return tuple(sorted(whole, key=lambda span: span.begin))
@@ -62,6 +70,15 @@ def spans(run: Run) -> tuple[Span, ...]:
 def wall_seconds(run: Run) -> float:
     """From the first start's beginning, as far as it is known, to the last thing that was told."""
     return max(_moments(run)) - run.starts[0].time + _start_up(run)
+
+
+def _last_step(run: Run, start: int) -> float:
+    """About when the workers before a reset did theirs, which no report may have told of any more."""
+    told = [window for window in run.windows if window.start == start - 1 and window.images_per_second > 0]
+    if not told:
+        return -math.inf
+    images = run.starts[start].images_seen + run.starts[start].lost_images - told[-1].images_seen
+    return told[-1].time + max(images, 0) / told[-1].images_per_second
 
 
 def _start_up(run: Run) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +17,13 @@ from hvdtrain.report.canvas import (
     begin_of,
     bins,
     legend_beside,
-    mark_pauses,
     short,
 )
+from hvdtrain.report.marks import mark_changes, mark_pauses
 from hvdtrain.report.palette import LOOKS
 from hvdtrain.report.records import Run, Window
 from hvdtrain.report.study import Study
-from hvdtrain.report.units import tenths
+from hvdtrain.report.units import plural, tenths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,13 +58,13 @@ def _by_epoch(run: Run, what: str) -> tuple[list[float], list[float]]:
     """Means of neighbouring reports; broken where the run went on from an earlier step."""
     epochs: list[float] = []
     values: list[float] = []
-    before = None
+    before: Window | None = None
     for each in bins(run.windows):
         first, last = each.windows[0], each.windows[-1]
-        if before not in (None, first.start):
+        if before and first.start != before.start and run.starts[first.start].step < before.step:
             epochs.append(first.epoch)
             values.append(math.nan)
-        before = first.start
+        before = last
         epochs.append(last.epoch)
         values.append(each.mean([getattr(window, what) for window in each.windows]))
     return epochs, values
@@ -80,19 +81,14 @@ def throughput(studies: Sequence[Study]) -> bytes:
     for study, (colour, style) in zip(told, run_looks(len(told)), strict=True):
         windows = _timed(study.run)
         own = Clock(begin_of(windows[0]), clock.unit, clock.name)
-        times, speeds = _profile(windows, own, lambda group: [_speed(group)])
-        share = study.run.start.world_size if len(told) > 1 else 1
-        axes.plot(
-            times, speeds[:, 0] / share, color=colour, linestyle=style, linewidth=1.4, label=short(study.run.name)
-        )
+        speed = partial(_speed, of=study.run if len(told) > 1 else None)
+        times, speeds = _profile(windows, own, speed)
+        axes.plot(times, speeds[:, 0], color=colour, linestyle=style, linewidth=1.4, label=short(study.run.name))
     axes.margins(x=0)
-    if len(told) == 1 and (account := told[0].account):
-        if account.baseline:
-            n = told[0].run.start.global_batch / account.workers
-            alone = n / account.baseline.step_seconds
-            name = f"{account.workers} x the baseline"
-            axes.axhline(account.workers * alone, color=PALE, linewidth=1.2, linestyle="--", label=name)
+    if len(told) == 1:
+        _perfect(axes, told[0].run, clock)
         mark_pauses(axes, told[0].run, clock)
+        mark_changes(axes, told[0].run, clock)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("images/s of each worker" if len(told) > 1 else "images/s of all workers")
     axes.yaxis.set_major_formatter("{x:,.0f}")
@@ -105,17 +101,45 @@ def _timed(run: Run) -> list[Window]:
     return [window for window in run.windows if window.step_seconds > 0]
 
 
-def _speed(group: Bin) -> float:
+def _speed(group: Bin, of: Run | None) -> list[float]:
+    """One number: of all workers, or of each worker of a run."""
     seconds = [window.steps * window.step_seconds for window in group.windows]
     images = [s * window.images_per_second for s, window in zip(seconds, group.windows, strict=True)]
-    return sum(images) / sum(seconds)
+    return [sum(images) / sum(seconds) / (of.starts[group.windows[0].start].world_size if of else 1)]
+
+
+def _perfect(axes: "Axes", run: Run, clock: Clock) -> None:
+    """What as many lone workers do as there were at a time, for as long as a baseline held."""
+    times: list[float] = []
+    levels: list[float] = []
+    workers = set()
+    for index, (_, baseline) in run.baselines.items():
+        windows = [window for window in _timed(run) if window.start == index]
+        compared = [window for window in windows if window.efficiency] or windows
+        if compared:
+            start = run.starts[index]
+            level = start.global_batch / baseline.step_seconds
+            times += [clock(begin_of(windows[0])), clock(compared[-1].time), math.nan]
+            levels += [level, level, math.nan]
+            workers.add(start.world_size)
+    if workers:
+        name = f"{workers.pop() if len(workers) == 1 else 'k'} x the baseline"
+        axes.plot(times, levels, color=PALE, linewidth=1.2, linestyle="--", label=name)
 
 
 def _profile(windows: Windows, clock: Clock, values: Callable[[Bin], Sequence[float]]) -> tuple[Numbers, Numbers]:
-    """(2m,) times and (2m, j) values: those of each of m bins from its begin to its end."""
-    found = bins(windows)
-    times = [clock(moment) for each in found for moment in (each.begin, each.end)]
-    levels = [values(each) for each in found for _ in range(2)]
+    """(t,) times and (t, j) values: those of each bin from its begin to its end, and NaN between two starts."""
+    times: list[float] = []
+    levels: list[Sequence[float]] = []
+    start = windows[0].start
+    for each in bins(windows):
+        level = values(each)
+        if each.windows[0].start != start:
+            times.append(clock(each.begin))
+            levels.append([math.nan] * len(level))
+        start = each.windows[0].start
+        times += [clock(each.begin), clock(each.end)]
+        levels += [level, level]
     return np.array(times), np.array(levels)
 
 
@@ -141,9 +165,10 @@ def losses(study: Study) -> bytes:
     axes.margins(x=0)
     axes.set_ylim(0, max(100.0, 105 * float(np.nanmax(shares[:, 0]))))
     mark_pauses(axes, run, clock)
+    mark_changes(axes, run, clock)
     axes.set_ylabel("scaling efficiency, %" if account.efficiency else "share of a step, %")
     clock.label(axes)
-    legend_beside(axes)
+    legend_beside(axes, f"means of {plural(account.workers, 'worker')}" if account.left_out else "")
     return png(picture)
 
 
@@ -191,17 +216,26 @@ def lags(study: Study) -> bytes:
     windows = [window for window in _timed(study.run) if window.ranks]
     groups = bins(windows)
     workers = max(len(window.ranks["lag"]) for window in windows if window.ranks)
-    late = np.full((workers, len(groups)), np.nan)  # a resumed run may have had fewer
-    for column, group in enumerate(groups):
+    clock = Clock.of(windows)
+    edges = [clock(groups[0].begin)]
+    columns: list[Numbers] = []
+    nobody = np.full(workers, np.nan)
+    start = groups[0].windows[0].start
+    for group in groups:
+        if group.windows[0].start != start:
+            edges.append(max(clock(group.begin), edges[-1]))
+            columns.append(nobody)
+        start = group.windows[0].start
         rows = [window.ranks["lag"] for window in group.windows if window.ranks]
         same = [row for row in rows if len(row) == len(rows[-1])]
-        late[: len(rows[-1]), column] = np.mean(same, axis=0)
-    clock = Clock.of(windows)
-    edges = [clock(groups[0].begin), *(clock(group.end) for group in groups)]
+        edges.append(max(clock(group.end), edges[-1]))
+        columns.append(np.concatenate([np.mean(same, axis=0), nobody[len(rows[-1]) :]]))  # there may have been fewer
+    late = np.stack(columns, axis=1)
     picture = figure(min(1.6 + 0.2 * workers, 4.2))
     axes = picture.subplots()
     image = axes.pcolormesh(edges, np.arange(workers + 1) - 0.5, 1000 * late.clip(0), cmap="cividis", vmin=0)
     axes.invert_yaxis()
+    mark_changes(axes, study.run, clock)
     if workers <= ALL_RANKS:
         axes.set_yticks(range(workers))
     axes.set_ylabel("rank")

@@ -28,10 +28,11 @@ def proof(scaling: Scaling) -> bytes:
     efficiencies.axhline(100, color=PALE, linestyle=":", label="ideal")
     efficiencies.axhline(100 * WANTED, color=INK, linestyle="--", linewidth=1.2, label=f"{100 * WANTED:.0f} %")
     looks = zip(sources, run_looks(len(sources)), MARKS * len(sources), strict=False)
-    for number, (source, (colour, _), mark) in enumerate(looks):
+    for source, (colour, _), mark in looks:
         those = [point for point in scaling.points if point.measured.run == source]
         name = short(source) if source else "measured, 95 % interval"
-        _draw(speeds, efficiencies, those, colour, mark, name, above=number % 2 == 1)
+        above = [stands_above(point, scaling.points) for point in those]
+        _draw(speeds, efficiencies, those, colour, mark, name, above=above)
     for axes in (speeds, efficiencies):
         axes.set_xscale("log", base=2)
         axes.set_xticks(_ticks(workers), [f"{k:,}" for k in _ticks(workers)], minor=False)
@@ -49,13 +50,24 @@ def proof(scaling: Scaling) -> bytes:
     return png(picture)
 
 
+def stands_above(point: Point, points: Sequence[Point]) -> bool:
+    """Where a point's number stands: of several at one number of workers those of the higher half above, the others and
+    a lone one below, so that no two cover each other and each is next to its point."""
+    there = [other for other in points if other.measured.workers == point.measured.workers]
+    there.sort(key=lambda other: other.efficiency, reverse=True)
+    return next(place for place, other in enumerate(there) if other is point) < len(there) // 2
+
+
 def _draw(
-    speeds: "Axes", efficiencies: "Axes", points: Sequence[Point], colour: str, mark: str, name: str, *, above: bool
+    speeds: "Axes",
+    efficiencies: "Axes",
+    points: Sequence[Point],
+    colour: str,
+    mark: str,
+    name: str,
+    *,
+    above: Sequence[bool],
 ) -> None:
-    """
-    Args:
-        above: where the numbers stand, so that those of two sources do not cover each other.
-    """
     at = [point.measured.workers for point in points]
     speeds.plot(
         at, [p.measured.images_per_second.value for p in points], color=colour, marker=mark, markersize=5, linewidth=1.2
@@ -69,14 +81,12 @@ def _draw(
     where: dict[str, Any] = {
         "textcoords": "offset points",
         "ha": "center",
-        "va": "bottom" if above else "top",
         "fontsize": 8,
         "bbox": upon_lines,
     }
-    for k, value, bar in zip(at, values, bars, strict=True):
-        efficiencies.annotate(
-            f"{value:.0f}", (k, value + bar if above else value - bar), (0, 4 if above else -4), **where
-        )
+    for k, value, bar, up in zip(at, values, bars, above, strict=True):
+        end, away, side = (value + bar, 4, "bottom") if up else (value - bar, -4, "top")
+        efficiencies.annotate(f"{value:.0f}", (k, end), (0, away), va=side, **where)
 
 
 def _ticks(workers: Sequence[int]) -> list[int]:

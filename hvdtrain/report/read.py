@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hvdtrain import outcome
 from hvdtrain.config.load import from_file
 from hvdtrain.config.schema import Config
 from hvdtrain.errors import ConfigError
@@ -14,6 +15,7 @@ from hvdtrain.events import Tail, records
 from hvdtrain.metrics import targets
 from hvdtrain.report.journal import Journal
 from hvdtrain.report.records import Environment, Run, State, Worker
+from hvdtrain.train import lock
 
 VERSIONS = ("hvdtrain", "commit", "python", "torch", "cuda")
 
@@ -49,8 +51,8 @@ def open_events(folder: Path) -> Tail:
 
 
 def _meant(folder: Path) -> str:
-    """The run beside `folder` that has the nearest name, or the newest."""
-    beside = {path.name: path for path in _runs_in(folder.parent)}
+    """The run beside `folder`, or below runs/, that has the nearest name, or the newest."""
+    beside = {path.name: path for path in _runs_in(folder.parent) or _runs_in(Path("runs"))}
     near = difflib.get_close_matches(folder.name, beside, n=1) or list(beside)[:1]
     return f"perhaps {beside[near[0]]}" if near else "hvdtrain train makes one, in --run.dir"
 
@@ -74,12 +76,13 @@ def run(folder: Path, journal: Journal) -> Run:
     if not journal.starts:
         torn = f" and {journal.unreadable} torn lines" if journal.unreadable else ""
         raise ConfigError(f"{folder}/events.jsonl: expected a start, found none{torn}", remedy=f"see {folder / 'logs'}")
-    state, heard = _state(folder, journal)
+    config = _config(folder / "config.yaml")
+    state, heard = _state(folder, journal, config)
     return Run(
         folder=folder,
         state=state,
         heard=heard,
-        config=_config(folder / "config.yaml"),
+        config=config,
         environment=_environment(folder / "environment.json"),
         starts=tuple(journal.starts),
         baselines=dict(journal.baselines),
@@ -92,15 +95,30 @@ def run(folder: Path, journal: Journal) -> Run:
     )
 
 
-def _state(folder: Path, journal: Journal) -> tuple[State, float]:
-    """Ended as its events say; else alive while it touches its targets file."""
+def _state(folder: Path, journal: Journal, config: Config | None) -> tuple[State, float]:
+    """Ended as its events say; else alive while it touches its targets file or, where that cannot be written, its lock;
+    and between two sets of workers for as long as these wait for each other."""
     if journal.end:
         return State.FINISHED, journal.end.time
     if journal.preempted_at is not None:
         return State.PREEMPTED, journal.preempted_at
-    touched = targets.file(folder.resolve())
-    heard = max(path.stat().st_mtime for path in (touched, folder / "events.jsonl") if path.exists())
-    return (State.RUNNING if targets.alive(touched) else State.KILLED), heard
+    beating = [targets.file(folder.resolve()), folder / lock.NAME]
+    told = [*beating, folder / "events.jsonl"]
+    heard = max(map(_touched, told))
+    if targets.alive(*beating):
+        return State.RUNNING, heard
+    expected = config.elastic.wait_seconds if config and config.elastic.enabled else 0.0
+    if expected and outcome.read(folder) is None and targets.age(told) <= expected:
+        return State.CHANGING, heard
+    return State.KILLED, heard
+
+
+def _touched(file: Path) -> float:
+    """When; long ago where it is gone, as at any moment it may be."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _config(file: Path) -> Config | None:

@@ -12,16 +12,19 @@ from hvdtrain.metrics.efficiency import Baseline, Efficiency
 
 @dataclass(frozen=True)
 class Start:
-    """A process began the run, or went on with it."""
+    """A process began the run, or went on with it; or, while it went on, its workers changed."""
 
     time: float
     step: int
     images_seen: int
-    resumed: bool
     world_size: int
     global_batch: int
     images_per_epoch: int
     total_images: int
+    resets: int = 0
+    """How often its workers had changed since it was launched."""
+    lost_images: int = 0
+    """That the workers before had done since their last commit."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Window:
     lr: float
     loss: float
     images_per_second: float
+    """Of all workers, over these steps."""
     steps: int
     step_seconds: float
+    """Mean of these steps."""
     parts: Mapping[str, float] | None
     """Of the run, seconds per step, by metrics.breakdown.PARTS."""
     ranks: Mapping[str, tuple[float, ...]] | None
@@ -51,12 +56,16 @@ class Window:
 @dataclass(frozen=True)
 class Evaluation:
     time: float
+    """Of its end, seconds since 1970, as all times here."""
     step: int
     epoch: float
     top1: float
+    """A fraction, as the others."""
     top5: float
     loss: float
+    """Mean per image, nats."""
     average_top1: float
+    """Of the moving average of the weights, NaN without one."""
     images: int
     seconds: float
 
@@ -133,6 +142,8 @@ class Environment:
 
 class State(Enum):
     RUNNING = "running"
+    CHANGING = "changing"
+    """Its workers have ended, and others are expected: it is elastic."""
     FINISHED = "finished"
     PREEMPTED = "preempted"
     KILLED = "killed"
@@ -166,19 +177,43 @@ class Run:
         """The last one."""
         return self.starts[-1]
 
+    def changed(self, start: int) -> int:
+        """How often its workers changed between a start and the one before; 0 where it was launched anew."""
+        before = self.starts[start - 1].resets if start else 0
+        return max(self.starts[start].resets - before, 0)
+
+    @property
+    def changes(self) -> int:
+        """How often its workers changed while it went on."""
+        return sum(map(self.changed, range(len(self.starts))))
+
+    @property
+    def launches(self) -> int:
+        return 1 + sum(not self.changed(start) for start in range(1, len(self.starts)))
+
     @property
     def baseline(self) -> Baseline | None:
         """Of the last start."""
         told = self.baselines.get(len(self.starts) - 1)
         return told[1] if told else None
 
+    def start_of(self, baseline: Baseline) -> Start:
+        """The last one that it held for."""
+        return self.starts[max(start for start, (_, told) in self.baselines.items() if told == baseline)]
+
+    @property
+    def reached(self) -> Window | Start:
+        """Where the run is, as far as is told: a start takes back what was lost before it."""
+        last = self.windows[-1] if self.windows else None
+        return last if last and last.start == len(self.starts) - 1 else self.start
+
     @property
     def images_seen(self) -> int:
-        return self.windows[-1].images_seen if self.windows else self.start.images_seen
+        return self.reached.images_seen
 
     @property
     def step(self) -> int:
-        return self.windows[-1].step if self.windows else self.start.step
+        return self.reached.step
 
     @property
     def epoch(self) -> float:

@@ -13,11 +13,17 @@ from hvdtrain.report.palette import LOOKS
 from hvdtrain.report.records import State
 from hvdtrain.report.snapshot import Lag, Snapshot
 from hvdtrain.report.text import wrapped
-from hvdtrain.report.units import UNKNOWN, milliseconds, number, tenths
+from hvdtrain.report.units import UNKNOWN, milliseconds, number, plural, tenths
 
 COLUMNS = 100
 LABEL = 12  # columns before a value
-COLOURS = {State.RUNNING: "green", State.FINISHED: "blue", State.PREEMPTED: "yellow", State.KILLED: "red"}
+COLOURS = {
+    State.RUNNING: "green",
+    State.CHANGING: "yellow",
+    State.FINISHED: "blue",
+    State.PREEMPTED: "yellow",
+    State.KILLED: "red",
+}
 SEEN = 0.0005  # of a step
 BAR = 60  # characters
 LAG_BAR = 30
@@ -29,8 +35,7 @@ def whole(now: Snapshot) -> RenderableType:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     colour = COLOURS[State(now.state)]
-    ago = "" if now.state == State.RUNNING.value else f" {duration(now.heard_age_seconds)} ago"
-    table.add_row("run", Text.assemble((now.run, "bold"), "  ", (now.state + ago, f"bold {colour}")))
+    table.add_row("run", Text.assemble((now.run, "bold"), "  ", (_state(now), f"bold {colour}")))
     table.add_row("", _lines(now.what))
     table.add_row()
     table.add_row("epoch", Text.assemble(_progress(now), _left(now)))
@@ -53,6 +58,13 @@ def whole(now: Snapshot) -> RenderableType:
     return table
 
 
+def _state(now: Snapshot) -> str:
+    since = duration(now.heard_age_seconds)
+    if now.state == State.CHANGING.value:
+        return f"changing workers for {since}"
+    return now.state if now.state == State.RUNNING.value else f"{now.state} {since} ago"
+
+
 def _lines(text: str) -> str:
     """Broken before rich would, which minds no units."""
     return "\n".join(wrapped(text, columns=COLUMNS - LABEL))
@@ -68,10 +80,12 @@ def plain(now: Snapshot) -> str:
 def line(now: Snapshot) -> str:
     """One line, with the two causes that cost most."""
     if now.state != State.RUNNING.value:
-        return f"{now.state} at epoch {now.epoch:.2f}/{now.epochs:.4g}, step {now.step:,}{_top1(now)}"
+        state = "changing workers" if now.state == State.CHANGING.value else now.state
+        return f"{state} at epoch {now.epoch:.2f}/{now.epochs:.4g}, step {now.step:,}{_top1(now)}"
     words = [
         f"epoch {now.epoch:.2f}/{now.epochs:.4g}",
         f"step {now.step:,}",
+        *([plural(now.world_size, "worker")] if now.changes else []),
         f"{number(now.images_per_second)} images/s",
         f"loss {now.loss:.4f}" if math.isfinite(now.loss) else "loss not finite",
     ]

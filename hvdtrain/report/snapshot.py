@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hvdtrain.log import duration
 from hvdtrain.report import text
 from hvdtrain.report.plain import plain
-from hvdtrain.report.records import Run, State
+from hvdtrain.report.records import Run, State, Window
 from hvdtrain.report.units import plural
 
 SLOWEST = 4  # ranks that are named
@@ -35,12 +35,16 @@ class Snapshot:
     state: str
     what: str
     """Model, precision, n, k, kn and hardware."""
+    world_size: int
+    changes: int
+    """How often its workers changed while it went on."""
     step: int
     epoch: float
     epochs: float
     left_seconds: float
     """Until the end, evaluations and checkpoints included."""
     images_per_second: float
+    """This and all that is of steps: of the workers that there are now."""
     step_seconds: float
     loss: float
     top1: float
@@ -67,19 +71,22 @@ class Snapshot:
 
 def snapshot(run: Run, *, now: float) -> Snapshot:
     last = run.windows[-1] if run.windows else None
-    found = last.efficiency if last else None
+    current = last if last and last.start == len(run.starts) - 1 else None
+    found = current.efficiency if current else None
     evaluation = run.evaluations[-1] if run.evaluations else None
     checkpoint = run.checkpoints[-1] if run.checkpoints else None
     return Snapshot(
         run=run.name,
         state=run.state.value,
-        what=text.what(run),
+        what=text.what(run, changed=f", changed {plural(run.changes, 'time')}" if run.changes else ""),
+        world_size=run.start.world_size,
+        changes=run.changes,
         step=run.step,
         epoch=run.epoch,
         epochs=run.epochs,
         left_seconds=_left(run) if run.state is State.RUNNING else math.nan,
-        images_per_second=last.images_per_second if last else math.nan,
-        step_seconds=last.step_seconds if last else math.nan,
+        images_per_second=current.images_per_second if current else math.nan,
+        step_seconds=current.step_seconds if current else math.nan,
         loss=last.loss if last else math.nan,
         top1=evaluation.top1 if evaluation else math.nan,
         top1_epoch=evaluation.epoch if evaluation else math.nan,
@@ -87,8 +94,8 @@ def snapshot(run: Run, *, now: float) -> Snapshot:
         low=found.low if found else math.nan,
         high=found.high if found else math.nan,
         losses=found.losses if found else {},
-        against=text.against(run.baseline, run) if found and run.baseline else "",
-        slowest=_slowest(run),
+        against=text.against(run.baseline, run.start) if found and run.baseline else "",
+        slowest=_slowest(run, current),
         report_age_seconds=now - last.time if last else math.nan,
         report_every_seconds=_every(run),
         checkpoint_age_seconds=now - checkpoint.time if checkpoint else math.nan,
@@ -104,17 +111,21 @@ def to_json(now: Snapshot, *, indent: int | None = None) -> str:
 
 
 def _left(run: Run) -> float:
-    """At the speed of the last reports, and with as many pauses of the same length as are to come."""
-    images = sum(window.steps * run.starts[window.start].global_batch for window in run.windows)
-    seconds = sum(window.steps * window.step_seconds for window in run.windows)
+    """At the speed of the last reports with as many workers, else at that of each of others; and with as many pauses of
+    the same length as are to come."""
+    k = run.start.world_size
+    windows = [window for window in run.windows if run.starts[window.start].world_size == k] or run.windows
+    images = sum(window.steps * run.starts[window.start].global_batch for window in windows)
+    seconds = sum(window.steps * window.step_seconds * run.starts[window.start].world_size for window in windows) / k
     if not images or not run.start.images_per_epoch:
         return math.nan
     left = run.start.total_images - run.images_seen
     epochs = left / run.start.images_per_epoch
     pauses = 0.0
-    if run.config:
-        for cadence, done in ((run.config.evaluation, run.evaluations), (run.config.checkpoint, run.checkpoints)):
-            pauses += done[-1].seconds * epochs / cadence.every_epochs if done else 0.0
+    if run.config and run.evaluations:
+        pauses += run.evaluations[-1].seconds * epochs / run.config.evaluation.every_epochs
+    if run.config and run.checkpoints:  # written while training goes on, but for its begin
+        pauses += run.checkpoints[-1].stalled_seconds * epochs / run.config.checkpoint.every_epochs
     return left * seconds / images + pauses
 
 
@@ -124,9 +135,9 @@ def _every(run: Run) -> float:
     return statistics.median(b - a for a, b in itertools.pairwise(times)) if len(times) > 1 else math.nan
 
 
-def _slowest(run: Run) -> tuple[Lag, ...]:
+def _slowest(run: Run, last: Window | None) -> tuple[Lag, ...]:
     """Of the last report, the slowest first."""
-    ranks = run.windows[-1].ranks if run.windows else None
+    ranks = last.ranks if last else None
     lags = sorted(enumerate(ranks["lag"]), key=lambda each: -each[1]) if ranks and len(ranks["lag"]) > 1 else []
     return tuple(Lag(rank, run.environment.host(rank), seconds) for rank, seconds in lags[:SLOWEST])
 
@@ -137,13 +148,13 @@ def _warnings(run: Run, now: float) -> list[str]:
     if run.state is State.KILLED:
         ago = duration(now - run.heard)
         found.append(f"it was killed, or ended by an error, and last showed life {ago} ago: see {run.folder}/logs")
-    age = now - (run.windows[-1].time if run.windows else run.start.time)
+    age = now - max(run.start.time, run.windows[-1].time if run.windows else 0.0)
     every = _every(run)
     usually = f", one came every {duration(every)}" if math.isfinite(every) else ""
     if run.state is State.RUNNING and age > max(STALLED_AFTER * every if usually else 0, STALLED_SECONDS):
         found.append(f"no report for {duration(age)}{usually}: it evaluates, saves or hangs")
     if run.windows and not math.isfinite(run.windows[-1].loss):
-        found.append(f"the loss is not finite at step {run.step:,}")
+        found.append(f"the loss is not finite at step {run.windows[-1].step:,}")
     if run.quarantined:
         last = run.quarantined[-1]
         found.append(f"{plural(len(run.quarantined), 'image')} left out, the last {last.image} ({last.reason})")

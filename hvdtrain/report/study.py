@@ -6,6 +6,7 @@ from pathlib import Path
 from hvdtrain.report import read
 from hvdtrain.report.account import Account, account
 from hvdtrain.report.causes import Diagnosis, diagnose
+from hvdtrain.report.changes import Size, sizes
 from hvdtrain.report.records import Run
 from hvdtrain.report.timeline import Timeline
 
@@ -17,6 +18,8 @@ class Study:
     """None before the first report."""
     diagnosis: Diagnosis
     timeline: Timeline | None = None
+    sizes: tuple[Size, ...] = ()
+    """Where steps were done with several numbers of workers."""
 
 
 def study(folder: Path, *, last: int | None = None, timeline: Timeline | None = None) -> Study:
@@ -29,4 +32,4 @@ def study(folder: Path, *, last: int | None = None, timeline: Timeline | None = 
     """
     run = read.read(folder)
     counted = account(run, last=last)
-    return Study(run, counted, diagnose(run, counted), timeline)
+    return Study(run, counted, diagnose(run, counted), timeline, sizes(run, last=last))

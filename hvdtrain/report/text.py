@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from hvdtrain.log import duration
 from hvdtrain.metrics.efficiency import Baseline, Efficiency
-from hvdtrain.report import compare
+from hvdtrain.report import changes, compare
 from hvdtrain.report.causes import NOTHING_TO_GAIN, Diagnosis, Loss
 from hvdtrain.report.pauses import wall_seconds
-from hvdtrain.report.records import Run, State
+from hvdtrain.report.records import Run, Start, State
 from hvdtrain.report.scaling import WANTED, Point, Scaling
 from hvdtrain.report.study import Study
 from hvdtrain.report.timeline import Timeline
@@ -42,6 +42,7 @@ def render(studies: Sequence[Study], scaling: Scaling | None = None) -> str:
 def one(study: Study) -> str:
     blocks = [
         "\n".join(_line(name, value) for name, value in facts(study)),
+        "\n".join(changes.table(study.sizes)),
         "\n".join(_table(study)),
         "\n".join(reasons(study.diagnosis)),
         "\n".join(_idle(study.diagnosis)),
@@ -57,6 +58,8 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
     yield "run", str(run.folder)
     yield "what", what(run)
     yield "state", state(run)
+    if changed := changes.changes(run):
+        yield "workers", changes.in_words(changed)
     if run.evaluations:
         last = run.evaluations[-1]
         average = f" ({tenths(last.average_top1)} % averaged)" if math.isfinite(last.average_top1) else ""
@@ -65,36 +68,43 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
     if account:
         windows, steps = plural(len(account.windows), "report"), plural(account.steps, "step")
         speed = f"{number(account.images_per_second)} images/s, a step of {milliseconds(account.step_seconds)}"
-        yield "throughput", f"{speed}: mean of {steps} in {windows}"
+        of = f" with {plural(account.workers, 'worker')}" if run.changes else ""
+        yield "throughput", f"{speed}: mean of {steps}{of} in {windows}"
     if account and account.efficiency and account.baseline:
         n = run.batch_size
         constant = f", n = {n} of each worker constant" if n else ""
         yield "efficiency", f"{efficiency(account.efficiency)}; weak scaling{constant}"
-        yield "against", against(account.baseline, run)
+        yield "against", against(account.baseline, run.start_of(account.baseline))
     if run.quarantined:
         some = ", ".join(f"{each.image} ({each.reason})" for each in run.quarantined[:2])
         more = " …" if len(run.quarantined) > 2 else ""
         yield "left out", f"{plural(len(run.quarantined), 'image')}: {some}{more}"
 
 
-def what(run: Run) -> str:
-    """Model, precision, n, k and kn, and where."""
+def what(run: Run, *, changed: str = "") -> str:
+    """Model, precision, n, k and kn, and where.
+
+    Args:
+        changed: what is to be said beside the number of workers.
+    """
     start, environment = run.start, run.environment
     of: list[str] = [run.config.model.name, run.config.precision] if run.config else []
     hosts = f" on {plural(len(environment.hosts), 'host')}" if len(environment.hosts) > 1 else ""
     device = f" ({', '.join(environment.device_names)})" if environment.device_names else ""
-    of.append(f"{plural(start.world_size, 'worker')}{hosts}{device}")
+    of.append(f"{plural(start.world_size, 'worker')}{changed}{hosts}{device}")
     n = f"n = {run.batch_size}, " if run.batch_size else ""
     return f"{', '.join(of)}; {n}k = {start.world_size}, kn = {start.global_batch:,}"
 
 
 def state(run: Run) -> str:
     reached = f"step {run.step:,}, epoch {run.epoch:.2f} of {run.epochs:.4g}"
-    again = f", begun {len(run.starts)} times" if len(run.starts) > 1 else ""
+    again = f", begun {run.launches} times" if run.launches > 1 else ""
     if run.state is State.FINISHED and run.end:
         return f"finished {moment(run.end.time)} after {duration(wall_seconds(run))}; {reached}{again}"
     if run.state is State.RUNNING:
         return f"running; {reached}{again}"
+    if run.state is State.CHANGING:
+        return f"changing workers; last sign of life {moment(run.heard)}; {reached}{again}"
     if run.state is State.PREEMPTED:
         return f"preempted {moment(run.heard)}, all saved; {reached}{again}"
     return f"killed, or ended by an error: last sign of life {moment(run.heard)}; {reached}{again}"
@@ -110,15 +120,15 @@ def efficiency(efficiency: Efficiency) -> str:
     return f"{tenths(efficiency.ratio)} % (95 % interval {tenths(efficiency.low)} to {tenths(efficiency.high)} %)"
 
 
-def against(baseline: Baseline, run: Run) -> str:
-    """Which baseline it is, how it was got and how old it is."""
+def against(baseline: Baseline, start: Start) -> str:
+    """Which baseline it is, how it was got and how old it was at that start, which it held for."""
     workers = "1 worker alone" if baseline.workers == 1 else plural(baseline.workers, "worker")
-    n = run.start.global_batch / run.start.world_size
+    n = start.global_batch / start.world_size
     pace = f"{number(baseline.workers * n / baseline.step_seconds)} images/s, a step of "
     pace += milliseconds(baseline.step_seconds)
     if baseline.source == "measured":
         return f"{workers}, measured by this run itself at {moment(baseline.measured_at)}: {pace}"
-    age = run.start.time - baseline.measured_at
+    age = start.time - baseline.measured_at
     old = f", {duration(age)} before this run" if age > 0 else ""
     origin = f" ({baseline.origin})" if baseline.origin else ""
     return f"{workers}, stored, measured {moment(baseline.measured_at)}{old}{origin}: {pace}"

@@ -108,8 +108,6 @@ def _less_contention(case: Case, *, by_sums: bool) -> Iterator[str]:
         yield "the GPUs' clocks, power and temperature under full load: nvidia-smi -q -d PERFORMANCE"
     if case.config.data.source == "images" and (not by_sums or not case.environment.on_gpus):
         yield "fewer --data.threads, if decoding takes cores from computing"
-    if by_sums and not case.environment.on_gpus:
-        yield "HOROVOD_CYCLE_TIME=5, in ms: Horovod's thread wakes up less often"
     if not case.environment.on_gpus:
         yield "fewer workers a host, with more threads each"
 

@@ -41,7 +41,7 @@ def test_a_scrape_may_ask_for_some_series_only() -> None:
 def test_health_is_told_by_status_and_in_words() -> None:
     now = 1000.0
     with exporter(activity=Activity(lambda: now)) as serving:
-        assert get(serving.port, "/healthz")[::2] == (200, "getting on: last step or other work done 0.0 s ago\n")
+        assert get(serving.port, "/healthz")[::2] == (200, "healthy: last progress 0.0 s ago\n")
         now += 100
         status, kind, text = get(serving.port, "/healthz")
         assert (status, kind) == (503, "text/plain; charset=utf-8")

@@ -1,6 +1,7 @@
 """A living run's file is there and fresh; a dead one's goes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,14 +100,19 @@ def test_it_is_written_again_by_a_run_that_was_taken_for_dead(path: Path) -> Non
         assert path.read_text() == TEXT
 
 
-def test_a_run_whose_folder_is_gone_goes_on_and_ends_without_an_error(path: Path) -> None:
+def test_a_run_whose_folder_is_gone_makes_it_again(path: Path) -> None:
     with beating(path):
-        away = path.parent.rename(path.parent.with_name("away"))
-        time.sleep(0.1)
-        away.rename(path.parent)
-        path.unlink(missing_ok=True)
+        path.parent.rename(path.parent.with_name("away"))
         wait_until(path.exists)
-        path.parent.rename(away)
+    assert not path.exists()
+
+
+def test_a_run_that_is_removed_with_all_around_it_ends_without_an_error(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with beating(new("mine", tmp_path / "runs")):
+        shutil.rmtree(tmp_path / "runs")
+        time.sleep(0.1)
+        assert not (tmp_path / "runs").exists()
 
 
 def test_a_killed_runs_file_expires_and_a_living_run_removes_it(path: Path, tmp_path: Path) -> None:
@@ -171,9 +177,11 @@ def test_where_it_cannot_be_written_the_run_goes_on_and_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".targets").touch()
-    with caplog.at_level("WARNING", logger="hvdtrain"), beating(targets.file(tmp_path / "run")):
-        pass
-    assert "Prometheus does not find this run" in caplog.text
+    with caplog.at_level("WARNING", logger="hvdtrain"), beating(path := targets.file(tmp_path / "run")):
+        assert "Prometheus does not find this run" in caplog.text
+        (tmp_path / ".targets").unlink()
+        wait_until(path.exists)
+        assert path.read_text() == TEXT
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from ..multiproc.conftest import digits, launch
+from ..multiproc.conftest import launch
 
-__all__ = ["digits", "launch"]
+__all__ = ["launch"]
 
 MONITORING = Path(__file__).parents[2] / "docker" / "monitoring"
 

@@ -14,7 +14,8 @@ from hvdtrain.report.account import account
 from hvdtrain.report.causes import diagnose
 from hvdtrain.report.pauses import pauses, spans, wall_seconds
 from hvdtrain.report.read import read
-from hvdtrain.report.records import Run
+from hvdtrain.report.records import Run, Window
+from hvdtrain.report.scaling import of_run
 from tests.report.conftest import Examine
 from tests.report.made import BEGAN, Fault, Made, records, write
 
@@ -120,12 +121,29 @@ def test_each_start_has_its_own_baseline(runs: Path) -> None:
     assert "the efficiency is against 2 baselines, one for each start, by time" in diagnose(run, found).notes
 
 
+def test_a_launch_of_one_report_leaves_the_others_their_interval(runs: Path) -> None:
+    run = resumed(runs, Made(windows=5), Made(windows=1, epochs=1, compute=0.101), step=100)
+    found, first = account(run), account(replace(run, windows=run.windows[:5]))
+    assert found is not None
+    assert found.efficiency is not None
+    assert first is not None
+    assert first.efficiency is not None
+    share = first.seconds / found.seconds
+    width = share * (first.efficiency.high - first.efficiency.low)
+    assert found.efficiency.high - found.efficiency.low == pytest.approx(width)
+    alone = account(replace(run, windows=run.windows[5:]))
+    assert alone is not None
+    assert alone.efficiency is not None
+    assert np.isnan(alone.efficiency.low)
+
+
 def test_another_number_of_workers_is_another_question(runs: Path) -> None:
     run = resumed(runs, Made(workers=2, windows=5), Made(workers=4, windows=3), step=100)
     found = account(run)
     assert found is not None
     assert (found.workers, len(found.windows), found.left_out) == (4, 3, 5)
-    assert "5 reports of another number of workers are left out" in diagnose(run, found).notes
+    left_out = "5 reports of another number of workers are left out, but for the table by number of workers"
+    assert left_out in diagnose(run, found).notes
 
 
 def test_time_that_was_no_training(examine: Examine) -> None:
@@ -151,3 +169,55 @@ def test_what_a_kill_cost(runs: Path) -> None:
 
 def test_a_stored_baseline_takes_no_time(examine: Examine) -> None:
     assert "baseline" not in {pause.reason for pause in pauses(examine(Made(windows=3, baseline="stored")).run)}
+
+
+def warming_up(run: Run, windows: int, *, times: float = 10.0) -> Run:
+    """The first windows had no efficiency, and were so much slower."""
+
+    def slow(window: Window) -> Window:
+        assert window.parts is not None
+        return replace(
+            window,
+            efficiency=None,
+            step_seconds=times * window.step_seconds,
+            images_per_second=window.images_per_second / times,
+            parts={part: times * seconds for part, seconds in window.parts.items()},
+        )
+
+    return replace(run, windows=(*map(slow, run.windows[:windows]), *run.windows[windows:]))
+
+
+def test_all_of_the_account_is_of_steps_that_can_be_compared(examine: Examine) -> None:
+    run = examine(Made(windows=8)).run
+    warm, found = account(replace(run, windows=run.windows[2:])), account(warming_up(run, 2))
+    assert warm is not None
+    assert found is not None
+    assert warm.efficiency is not None
+    assert warm.parts is not None
+    assert (found.efficiency, found.step_seconds, found.parts) == (warm.efficiency, warm.step_seconds, warm.parts)
+    assert (found.images_per_second, found.slowest) == (warm.images_per_second, warm.slowest)
+    assert found.losses == warm.losses
+    assert found.parts is not None
+    assert found.losses is not None
+    assert sum(found.losses.values()) == pytest.approx(found.step_seconds * (1 - found.efficiency.ratio))
+    assert (len(found.windows), len(found.uncompared), found.left_out) == (6, 2, 0)
+    assert found.training_seconds == pytest.approx(
+        found.seconds + sum(10 * w.steps * w.step_seconds for w in run.windows[:2])
+    )
+    left_out = "2 reports without an efficiency are left out"
+    assert any(note.startswith(left_out) for note in diagnose(run, found).notes)
+    assert not any("without an efficiency" in note for note in diagnose(run, warm).notes)
+
+
+def test_where_nothing_can_be_compared_all_steps_count(examine: Examine) -> None:
+    run = warming_up(examine(Made(windows=3, epochs=1)).run, 3)
+    found = account(run)
+    assert found is not None
+    assert (found.efficiency, len(found.windows), found.uncompared) == (None, 3, ())
+
+
+def test_a_scaling_proof_is_of_the_same_steps(examine: Examine) -> None:
+    run = warming_up(examine(Made(windows=8)).run, 2)
+    found = of_run(run)
+    assert found is not None
+    assert found.rounds == tuple(window.images_per_second for window in run.windows[2:])

@@ -118,6 +118,9 @@ def test_what_of_communication_hides(examine: Examine) -> None:
 def test_a_link_that_is_none(examine: Examine) -> None:
     _, advice = told(examine, Made(workers=16, exposed=1.9, summed_alone=2.0), "communication")
     assert advice.startswith("the network: so slow is no link between nodes")
+    _, advice = told(examine, Made(workers=2, exposed=1.9, summed_alone=2.0), "communication")
+    assert advice.startswith("cores that nothing else uses: so slow is no memory")
+    assert "network" not in advice
 
 
 def test_contention_is_of_computing_or_of_communication(examine: Examine) -> None:
@@ -141,7 +144,8 @@ def test_what_cannot_be_known_is_said(examine: Examine) -> None:
     assert "one worker: nothing to scale" in notes(Made(workers=1, baseline=None))
     assert "2 reports alone make no trustworthy interval" in notes(Made(windows=2, epochs=1))
     assert "trustworthy" not in notes(Made(windows=5))
-    assert "what the link could carry is not known here" in notes(Made(exposed=0.05))
+    assert "what the link could carry is not known here" in notes(Made(workers=16, exposed=0.05))
+    assert notes(Made(workers=2, exposed=0.05)) == ""
     assert "computing is 20.0 ms a step faster than in the baseline" in notes(Made(contention=-0.02, jitter=0.0))
     assert notes(Made(exposed=0.001)) == ""
 

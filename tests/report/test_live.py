@@ -1,6 +1,7 @@
 """`hvdtrain status`, once and followed."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 
 from hvdtrain import events
+from hvdtrain.config.load import to_yaml
+from hvdtrain.config.schema import Config
 from hvdtrain.events import records
 from hvdtrain.metrics import targets
-from hvdtrain.report import live
-from hvdtrain.report.read import open_events
-from tests.report import made
+from hvdtrain.report import live, text
+from hvdtrain.report.read import open_events, read
+from tests.report import changed, made
+from tests.report.changed import Set
 from tests.report.made import Made, write
 
 GOING = Made(windows=12, ends=False)
@@ -47,11 +51,11 @@ def reports(folder: Path, *, then: str) -> Iterator[None]:
     ]
     with (folder / "events.jsonl").open("a") as file:
         for i, event in enumerate(later):
-            text = json.dumps(event | {"step": 260 + 20 * i}) + "\n"
-            file.write(text[:50])
+            line = json.dumps(event | {"step": 260 + 20 * i}) + "\n"
+            file.write(line[:50])
             file.flush()
             yield
-            file.write(text[50:])
+            file.write(line[50:])
             file.flush()
             yield
         if then == "end":
@@ -133,6 +137,77 @@ def test_leaving_with_control_c_is_no_error(
     monkeypatch.setattr(live, "time", Clock(interrupted()))
     assert live.status(run, follow=True) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.fixture
+def changing(runs: Path) -> Path:
+    """An elastic run between two sets of workers; what the next one will tell is in rest.jsonl."""
+    folder = changed.write(runs / "r50", [Set(2, 12), Set(1, 3), Set(3, 2)])
+    told = (folder / "events.jsonl").read_text()
+    till = told.rindex("\n", 0, told.rindex('"resume"')) + 1
+    (folder / "events.jsonl").write_text(told[:till])
+    (folder / "rest.jsonl").write_text(told[till:])
+    last_word(folder, 300)
+    return folder
+
+
+def last_word(folder: Path, age: float) -> None:
+    os.utime(folder / "events.jsonl", (time.time() - age, time.time() - age))
+
+
+def test_between_two_sets_of_workers(changing: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert live.status(changing) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first == "run         r50  changing workers for 5 min 0 s"
+    assert second.startswith("            resnet50, float32, 1 worker, changed 1 time (NVIDIA H100")
+    assert live.now(changing)["state"] == "changing"
+    assert text.state(read(changing)).startswith("changing workers; last sign of life ")
+
+
+def test_who_expects_no_others_or_waits_too_long_was_killed(changing: Path) -> None:
+    last_word(changing, 901)
+    assert live.now(changing)["state"] == "killed"
+    owner = changing / ".owner.json"
+    owner.write_text("{}")  # it lived later than it wrote
+    assert live.now(changing)["state"] == "running"
+    os.utime(owner, (time.time() - 61, time.time() - 61))
+    assert live.now(changing)["state"] == "changing"
+    (changing / "outcome").write_text("6 rank 1 has gone\n")
+    assert live.now(changing)["state"] == "killed"
+    (changing / "outcome").unlink()
+    (changing / "config.yaml").write_text(to_yaml(Config()))
+    assert live.now(changing)["state"] == "killed"
+
+
+def test_when_its_job_is_over_no_others_come(changing: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert live.goes_on(changing)
+    assert live.status(changing, job_over=True) == 1
+    assert capsys.readouterr().out.startswith("run         r50  killed 5 min 0 s ago")
+    assert live.now(changing, job_over=True)["state"] == "killed"
+
+
+def test_it_is_followed_over_a_change_of_workers(
+    changing: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = (changing / "rest.jsonl").read_text().splitlines(keepends=True)
+
+    def others() -> Iterator[None]:
+        yield
+        made.touch(changing, time.time())
+        for lines in ([], rest[:1], rest[1:3], rest[3:]):
+            with (changing / "events.jsonl").open("a") as file:
+                file.writelines(lines)
+            yield
+
+    monkeypatch.setattr(live, "time", Clock(others()))
+    assert live.status(changing, follow=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [" ".join(line.split()[:6]) for line in lines] == [
+        "changing workers at epoch 0.82/1, step",
+        "epoch 0.82/1 step 150 1 worker",
+        "epoch 0.91/1 step 160 3 workers",
+        "finished at epoch 1.00/1, step 170",
+    ]
 
 
 def test_only_what_is_new_is_read(run: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hvdtrain.cli import main
 from hvdtrain.config.schema import Config
 from hvdtrain.errors import ConfigError
 from hvdtrain.report.page import report
@@ -160,6 +161,14 @@ def test_of_an_old_run(runs: Path) -> None:
     found = page([folder])
     assert "this version of hvdtrain did not take steps apart" in found.text
     assert len(found.pictures) == 2
+
+
+def test_the_verb_says_where_the_page_is_but_not_to_machines(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(runs / "r50", Made(windows=3))
+    assert main(["report", str(folder), "--html", "a.html"]) == 0
+    assert capsys.readouterr().out.endswith("\n\npage         a.html\n")
+    assert main(["report", str(folder), "--html", "a.html", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"]
 
 
 def test_what_cannot_be(runs: Path, bench: Path) -> None:

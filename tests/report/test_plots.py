@@ -16,8 +16,8 @@ from hvdtrain.metrics.efficiency import CAUSES
 from hvdtrain.report import plots
 from hvdtrain.report.canvas import MOST_BINS, bins
 from hvdtrain.report.palette import LOOKS
-from hvdtrain.report.proof import proof
-from hvdtrain.report.scaling import scaling
+from hvdtrain.report.proof import proof, stands_above
+from hvdtrain.report.scaling import Measured, Point, scaling
 from hvdtrain.report.study import Study, study
 from tests.report.conftest import Examine
 from tests.report.made import BEGAN, Fault, Made, records
@@ -146,6 +146,14 @@ def test_the_proof(points: int, tmp_path: Path, examine: Examine) -> None:
     assert share(drawn, "#0072B2") > 0.001
     runs = [examine(Made(workers=k, windows=1, epochs=1), name=f"k{k}").run for k in (2, 8)]
     pixels(proof(scaling(None, runs)))
+
+
+def test_of_two_numbers_at_one_place_the_higher_stands_above() -> None:
+    bench, run, lone = (
+        Point(Measured(k, (1.0,), name), e, e, e) for k, name, e in [(2, "", 0.83), (2, "digits", 0.79), (4, "", 0.7)]
+    )
+    for points in ([bench, run, lone], [lone, run, bench]):
+        assert [stands_above(point, points) for point in (bench, run, lone)] == [True, False, False]
 
 
 def test_the_looks_are_told_apart() -> None:

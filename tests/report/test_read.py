@@ -1,6 +1,8 @@
 """Whatever lies in a run directory is read, or it is said what is wrong with it."""
 
 import json
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -8,8 +10,11 @@ import pytest
 
 from hvdtrain.errors import ConfigError
 from hvdtrain.metrics import targets
+from hvdtrain.report import text as words
 from hvdtrain.report.read import read
 from hvdtrain.report.records import State
+from hvdtrain.report.study import study
+from hvdtrain.train import lock
 from tests.report.made import BEGAN, Made, records, touch, write
 
 SMALL = Made(workers=2, windows=6)
@@ -69,6 +74,20 @@ def test_a_run_that_lives_touches_its_targets(runs: Path) -> None:
     assert read(folder).state is State.KILLED
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_that_cannot_write_its_targets_touches_its_lock(runs: Path, there: bool) -> None:
+    folder = write(runs / "r50", Made(ends=False))
+    if not there:
+        shutil.rmtree(targets.file(folder).parent)
+    (folder / lock.NAME).touch()
+    run = read(folder)
+    assert run.state is State.RUNNING
+    assert run.heard == (folder / lock.NAME).stat().st_mtime
+    then = time.time() - 2 * targets.STALE_SECONDS
+    os.utime(folder / lock.NAME, (then, then))
+    assert read(folder).state is State.KILLED
+
+
 def test_a_run_that_left_no_end_and_no_targets_was_ended_by_an_error(runs: Path) -> None:
     folder = write(runs / "r50", Made(ends=False))
     targets.file(folder).unlink()
@@ -90,7 +109,7 @@ def test_what_a_killed_worker_began_to_write_does_not_cost_the_next_start(runs: 
     later[0] |= {"event": "resume", "step": 60, "images_seen": 60 * 64}
     append(folder, "".join(json.dumps(event) + "\n" for event in later))
     run = read(folder)
-    assert [start.resumed for start in run.starts] == [False, True]
+    assert [start.step for start in run.starts] == [0, 60]
     assert (run.unreadable, run.state, len(run.windows)) == (1, State.FINISHED, 12)
     assert set(run.baselines) == {0, 1}
     assert [window.start for window in run.windows] == [0] * 6 + [1] * 6
@@ -102,6 +121,18 @@ def test_a_run_that_goes_on_has_not_ended(runs: Path) -> None:
     append(folder, "".join(json.dumps(event | {"event": "resume"}) + "\n" for event in later[:1]))
     touch(folder, time.time())
     assert read(folder).state is State.RUNNING
+
+
+@pytest.mark.parametrize("key", ["lag", "input", "compute"])
+def test_a_rank_without_its_number_makes_ranks_unknown(runs: Path, key: str) -> None:
+    told = records(Made(windows=2, epochs=1, ends=False).with_fault("input", 0.05).with_fault("straggler", 0.05))
+    for event in told:
+        if event["event"] == "report":
+            event["ranks"][key] = [None, *event["ranks"][key][1:]]
+    folder = write(runs / "r50", SMALL)
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
+    assert [window.ranks for window in read(folder).windows] == [None, None]
+    assert "waiting for input" in words.one(study(folder))
 
 
 def test_a_run_of_an_older_version(runs: Path) -> None:
@@ -137,6 +168,13 @@ def test_no_such_run_names_the_nearest(runs: Path) -> None:
     write(runs / "demo", SMALL)
     with pytest.raises(ConfigError, match=r"runs/r50-255: no such run directory → perhaps runs/r50-256"):
         read(runs / "r50-255")
+
+
+def test_a_name_alone_is_looked_for_where_runs_are(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(runs / "demo", SMALL)
+    monkeypatch.chdir(runs.parent)
+    with pytest.raises(ConfigError, match=r"demo: no such run directory → perhaps runs/demo"):
+        read(Path("demo"))
 
 
 def test_a_folder_of_runs_is_none_itself(runs: Path) -> None:

@@ -73,10 +73,22 @@ def test_the_screen_of_a_finished_one(examine: Examine, golden: Golden) -> None:
 
 
 def test_time_left_has_the_pauses_that_are_to_come(examine: Examine) -> None:
-    made = Made(workers=2, windows=40, epochs=4, evaluation_seconds=100.0, checkpoint_seconds=7.0, ends=False)
+    pauses = {"evaluation_seconds": 100.0, "checkpoint_seconds": 7.0, "background_seconds": 20.0}
+    made = Made(workers=2, windows=40, epochs=4, ends=False, **pauses)
     run = halfway(examine(made).run)
+    assert run.checkpoints[-1].seconds == 27.0
     training = 20 * made.steps * run.windows[-1].step_seconds
     assert at(run).left_seconds == pytest.approx(training + 2 * 107.0, rel=0.02)
+
+
+def test_what_was_lost_is_still_to_come(examine: Examine) -> None:
+    run = halfway(examine(Made(workers=2, windows=40, ends=False)).run)
+    before = at(run)
+    again = replace(run.start, time=run.windows[-1].time + 1, step=100, images_seen=100 * run.start.global_batch)
+    now = at(replace(run, starts=(*run.starts, again)))
+    assert (before.step, now.step) == (400, 100)
+    assert now.epoch == pytest.approx(before.epoch / 4)
+    assert now.left_seconds == pytest.approx(before.left_seconds * 700 / 400, rel=0.05)
 
 
 def test_silence_is_noticed_only_when_it_is_unusual(examine: Examine) -> None:
