@@ -24,10 +24,11 @@ from typing import Any
 
 import yaml
 
-from hvdtrain.bench import scaling
+from hvdtrain.bench import trials
 from hvdtrain.config.schema import Config
 from hvdtrain.plan import capacity
-from hvdtrain.plan.setting import Ask, setting
+from hvdtrain.plan.ask import Ask
+from hvdtrain.plan.setting import setting
 from hvdtrain.provenance import hardware, revision
 
 HOSTS = Path(__file__).parents[1] / "tests" / "cluster" / "hosts"
@@ -134,9 +135,9 @@ def together(options: argparse.Namespace, folder: Path, workers: int) -> float:
 
 def settings(options: argparse.Namespace, folder: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = scaling.only_steps(Config(), folder / name, threads=1, steps=options.steps)
+    chosen = trials.only_steps(Config(), folder / name, threads=1, steps=options.steps)
     chosen["run"]["report_every"] = WINDOW
-    chosen["max_steps"] = (scaling.WARM_UP + -(-options.steps // WINDOW)) * WINDOW
+    chosen["max_steps"] = (trials.WARM_UP + -(-options.steps // WINDOW)) * WINDOW
     chosen["model"]["name"] = options.model
     chosen["data"] |= {"source": "synthetic", "image_size": options.pixels, "batch_size": options.batch, "threads": 1}
     chosen["distributed"] |= {"threads": 1, "preflight": False}
@@ -148,7 +149,7 @@ def settings(options: argparse.Namespace, folder: Path, name: str) -> Path:
 def step_seconds(run: Path) -> float:
     """Mean of a run's steps, without those of its first reports."""
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    reports = [event for event in events if event["event"] == "report"][scaling.WARM_UP :]
+    reports = [event for event in events if event["event"] == "report"][trials.WARM_UP :]
     return sum(each["steps"] * each["step_seconds"] for each in reports) / sum(each["steps"] for each in reports)
 
 

@@ -113,6 +113,7 @@ def measure(options: Options, rounds: int) -> Result:
         notes=(_line(rows),) if rows else (),
         details={
             "workers": options.workers,
+            "between": "within a node",
             "bytes": total,
             "buckets": sizes,
             "device": options.device,
@@ -122,7 +123,7 @@ def measure(options: Options, rounds: int) -> Result:
     )
 
 
-def variables(name: str, environment: Mapping[str, str], mib: float) -> dict[str, str]:
+def variables(name: str, environment: Mapping[str, str], mib: float, *, on_cpu: bool) -> dict[str, str]:
     """What a contender's processes are told beside the user's environment: the program's own tuning, but for the
     fusion or the ring that it is to have of its own. Pure."""
     config = DistributedConfig(
@@ -130,13 +131,13 @@ def variables(name: str, environment: Mapping[str, str], mib: float) -> dict[str
         reducer="horovod" if name == "horovod-fused" else "buckets",
         ring=name != "mpi4py-default",
     )
-    return tune(environment, config).environment
+    return tune(environment, config, on_cpus_of_one_node=on_cpu and name == "ours").environment
 
 
 def _group(name: str, options: Options, listener: Listening) -> Group:
     logger.info("%s: %d processes", name, options.workers)
     given = (options.model, options.device, _bucket_bytes(options), options.workers, options.largest)
-    told = variables(name, os.environ, options.mib)
+    told = variables(name, os.environ, options.mib, on_cpu=options.device == "cpu")
     return Group(
         sums.__name__,
         [name, *map(str, given)],
@@ -150,7 +151,8 @@ def _group(name: str, options: Options, listener: Listening) -> Group:
 
 def _bucket_bytes(options: Options) -> int:
     """A HOROVOD_FUSION_THRESHOLD of the user's wins, as in a run."""
-    return tune(os.environ, DistributedConfig(bucket_mib=options.mib)).bucket_bytes
+    config = DistributedConfig(bucket_mib=options.mib)
+    return tune(os.environ, config, on_cpus_of_one_node=options.device == "cpu").bucket_bytes
 
 
 def _bytes(options: Options) -> tuple[int, list[int]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ def _contender(name: str, options: "Options", shared: "list[Parts]") -> Run:
         from torch.nn.parallel import DistributedDataParallel
 
         torch.distributed.init_process_group("gloo")
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has another name for broadcast_buffers, 2.6 has not
         model = DistributedDataParallel(parts.state.model, broadcast_buffers=False, gradient_as_bucket_view=True)
         return _bare(parts, model, parts.state.optimizer)
     return _bare(parts, parts.state.model, parts.state.optimizer) if loop == "bare" else _ours(parts, comm, options)
@@ -77,9 +79,13 @@ def _with_horovod(options: "Options", idea: Idea, *, ours: bool) -> "tuple[Parts
 
     setting = config(options, channels_last=ours, switched=idea)
     reducer = "buckets" if ours else "horovod"
-    tuning = tune(os.environ, setting.distributed.model_copy(update={"reducer": reducer}))
+    on_cpu = ours and options.device == "cpu"
+    distributed = setting.distributed.model_copy(update={"reducer": reducer})
+    tuning = tune(os.environ, distributed, on_cpus_of_one_node=on_cpu)
     os.environ.update(tuning.environment)
     comm = HorovodComm(from_environment(os.environ), activity=Activity())
+    if on_cpu:
+        idea.comm(comm)
     if ours and idea.reducer is None:
         return _parts(setting, options, comm, bucket_bytes=tuning.bucket_bytes), comm
     parts = _parts(setting, options, SoloComm())

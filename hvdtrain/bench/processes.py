@@ -57,6 +57,8 @@ class Group:
         """
         environment = {**allocator.wanted(os.environ), **launch.variables(threads), **listener.variables}
         environment |= {"MKL_NUM_THREADS": str(threads), **(variables or {})}
+        # In a job of several nodes mpirun would start some of them elsewhere; they all listen and connect on this one.
+        environment = {name: value for name, value in environment.items() if not name.startswith("SLURM_")}
         command = [sys.executable, "-m", module, *arguments]
         self._own_groups = how != "mpirun"
         if how == "mpirun":

@@ -14,7 +14,7 @@ from hvdtrain.errors import EnvironmentFault
 from hvdtrain.files import pretty_json, replace_whole, write_whole
 from hvdtrain.provenance import hardware, revision
 
-PACKAGES = ("torch", "torchvision", "horovod", "mpi4py", "nvidia-dali-cuda130", "numpy")
+PACKAGES = ("torch", "torchvision", "horovod", "mpi4py", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "numpy")
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ class Result:
 
     def png(self) -> bytes:
         """Each contender's rounds as dots and its median as a bar's end; the limit as a line."""
-        from hvdtrain.figures import INK, PALE, figure, png
+        from hvdtrain.figures import BLUE, INK, PALE, figure, png
 
         picture = figure(0.9 + 0.36 * len(self.figures))
         axes = picture.subplots()
         for row, (name, values) in enumerate(self.figures.items()):
-            axes.barh(row, Spread.of(values).median, height=0.62, color="#0072B2" if "ours" in name else "#c9c9c9")
+            axes.barh(row, Spread.of(values).median, height=0.62, color=BLUE if "ours" in name else "#c9c9c9")
             axes.plot(values, [row] * len(values), "o", color=INK, markersize=2.5, alpha=0.6)
         if self.limit:
             axes.axvline(Spread.of(self.figures[self.limit]).median, color=PALE, linestyle="--", linewidth=1)

@@ -6,6 +6,7 @@ mood, and every other round goes backwards, so that nobody always comes first.
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,12 +31,16 @@ def known(wanted: Iterable[str], contenders: Collection[str]) -> None:
 def take_turns(contenders: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
     """Call each contender once in every round; it returns its figure."""
     figures: Rounds = {name: [] for name in contenders}
+    began = time.monotonic()
+    logger.info("%d round%s of %s", rounds, "s" * (rounds != 1), ", ".join(contenders))
     for number in range(rounds):
         names = list(contenders)
         for name in names if number % 2 == 0 else names[::-1]:
             figures[name].append(contenders[name]())
         told = ", ".join(f"{name} {values[-1]:.4g}" for name, values in figures.items())
-        logger.info("round %d of %d: %s", number + 1, rounds, told)
+        left = (time.monotonic() - began) / (number + 1) * (rounds - number - 1)
+        ahead = f"; {left:.0f} s left" if number + 1 < rounds else ""
+        logger.info("round %d of %d: %s%s", number + 1, rounds, told, ahead)
     return figures
 
 
@@ -93,6 +98,7 @@ class Goal:
 class Ratio:
     goal: Goal
     rounds: tuple[float, ...]
+    """top / bottom of each round: neighbours in time, so that what slows the machine slows both."""
 
     @property
     def spread(self) -> Spread:

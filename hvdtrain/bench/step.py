@@ -25,7 +25,7 @@ from hvdtrain.bench import loops
 from hvdtrain.bench.ideas import IDEAS, idea
 from hvdtrain.bench.processes import Group, Listening, listening
 from hvdtrain.bench.result import Result
-from hvdtrain.bench.rounds import Goal, known, take_turns
+from hvdtrain.bench.rounds import Goal, Rounds, known, take_turns
 
 How = Literal["mpirun", "torch", "alone"]
 STANDARD: dict[str, tuple[int, How]] = {  # workers, and how they find each other
@@ -63,6 +63,9 @@ class Options:
     """Of each worker."""
     steps: int = 4
     """Of each contender in a round."""
+    starts: int = 1
+    """Of fresh processes, which take all rounds each time: where its memory lies makes a process some percent faster or
+    slower for as long as it lives."""
     contenders: tuple[str, ...] = ()
     """Of CONTENDERS; empty: those of STANDARD."""
 
@@ -80,8 +83,12 @@ def measure(options: Options, rounds: int) -> Result:
         HvdtrainError: a process of a contender ended.
     """
     known(options.contenders, CONTENDERS)
-    with listening() as listener, _groups(options, listener) as groups:
-        figures = take_turns({name: _turn(group, name, options) for name, group in groups.items()}, rounds)
+    figures: Rounds = {name: [] for name in options.chosen}
+    for _ in range(options.starts):
+        with listening() as listener, _groups(options, listener) as groups:
+            turns = take_turns({name: _turn(group, name, options) for name, group in groups.items()}, rounds)
+        for name, values in turns.items():
+            figures[name] += values
     model = f"{options.model}, {options.batch} images of {options.image} pixels, {options.precision}"
     return Result(
         kind="step",

@@ -18,7 +18,7 @@ from hvdtrain.log import logger
 
 STANDARD = {
     "allreduce": "--rounds 6",
-    "step": "--rounds 5 --steps 4",
+    "step": "--starts 3 --rounds 2 --steps 4",
     "scaling": "--config demo --rounds 4 --steps 100",
     "input": "--rounds 5",
 }

@@ -43,10 +43,13 @@ def _ours(network: str, device: str, bucket_bytes: int, largest: int) -> dict[st
 
     from hvdtrain.distributed.activity import Activity
     from hvdtrain.distributed.comm import HorovodComm
+    from hvdtrain.distributed.threads import step_back
     from hvdtrain.distributed.topology import from_environment
 
     comm = HorovodComm(from_environment(os.environ), activity=Activity())
     where = _place(device, comm.local_rank)
+    if device == "cpu":
+        step_back(comm.threads)
 
     def all_buckets() -> Run:
         buckets = _buckets(network, bucket_bytes, where)

@@ -33,6 +33,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class Trial:
+    """How a short training is started."""
+
     workers: int
     micro_batches: int = 1
     """Of each worker and step."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hvdtrain.files import replace_whole
 from hvdtrain.reproduce.cells import FIGURE_1, PAPERS_BASELINE, Cell, Row
-from hvdtrain.reproduce.results import SURE, Errors, spread
+from hvdtrain.reproduce.results import Errors, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 INCHES = (10.0, 4.0)
 DPI = 150
+DEVIATIONS = 2  # of a bar to either side
 DARK, GREY = "#1b4f8a", "#6b6b6b"
 WIDE = 5.0
 
@@ -50,7 +51,7 @@ def error_by_minibatch(file: Path, rows: Sequence[Row], errors: Errors, *, basel
 
 def _sweep(axes: "Axes", kn: Sequence[int], means: Sequence[float], stds: Sequence[float | None], *, base: int) -> None:
     order = sorted(range(len(kn)), key=lambda i: kn[i])
-    bars = [SURE * (stds[i] or 0.0) for i in order]
+    bars = [DEVIATIONS * (stds[i] or 0.0) for i in order]
     level = means[list(kn).index(base)]
     axes.axhline(level, color=GREY, linewidth=1, linestyle="--", zorder=1, label=f"baseline, kn = {base}")
     axes.errorbar(
@@ -62,7 +63,7 @@ def _sweep(axes: "Axes", kn: Sequence[int], means: Sequence[float], stds: Sequen
         markersize=5,
         linewidth=1.5,
         capsize=3,
-        label=f"mean ± {SURE} standard deviations",
+        label=f"mean ± {DEVIATIONS} standard deviations",
     )
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(kn), [_short(each) for each in sorted(kn)], minor=False)

@@ -15,10 +15,10 @@ from typing import Any
 
 from hvdtrain.errors import DataError
 from hvdtrain.events import Tail, records
+from hvdtrain.metrics.efficiency import student
 from hvdtrain.reproduce.cells import Cell, Row
 
 LAST_EPOCHS = 5
-SURE = 2  # standard errors that a difference must exceed
 
 Event = Mapping[str, Any]
 Errors = Mapping[str, Mapping[int, float]]  # cell's name -> seed -> top-1 error, %
@@ -92,13 +92,14 @@ class Spread:
     n: int
 
     @property
-    def standard_error(self) -> float | None:
-        return None if self.std is None else self.std / math.sqrt(self.n)
+    def interval(self) -> float | None:
+        """Half the width of the mean's 95 % interval, by Student's t."""
+        return None if self.std is None else student(self.n - 1) * self.std / math.sqrt(self.n)
 
     @property
     def sure(self) -> bool:
-        """Whether the mean is further from 0 than chance lets expect."""
-        return self.standard_error is not None and abs(self.mean) > SURE * self.standard_error
+        """Whether the interval leaves 0 out."""
+        return self.interval is not None and abs(self.mean) > self.interval
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -115,15 +116,15 @@ def difference(errors: Errors, cell: Cell, other: Cell) -> Spread:
 
 
 def verdict(ours: Spread, papers: float) -> str:
-    """Whether a difference has the sign of the paper's and is more than two standard errors.
+    """Whether a difference has the sign of the paper's and is one at all: its 95 % interval leaves 0 out.
 
-    >>> verdict(Spread(1.0, 0.9, 4), 2.14), verdict(Spread(1.0, 1.1, 4), 2.14), verdict(Spread(-1.0, 0.9, 4), 2.14)
-    ('as in the paper', 'not shown: within 2 standard errors', 'the opposite of the paper')
+    >>> verdict(Spread(1.0, 0.6, 4), 2.14), verdict(Spread(1.0, 0.7, 4), 2.14), verdict(Spread(-1.0, 0.6, 4), 2.14)
+    ('as in the paper', 'not shown: the interval holds 0', 'the opposite of the paper')
     """
     if ours.std is None:
         return "not shown: one seed"
     if not ours.sure:
-        return f"not shown: within {SURE} standard errors"
+        return "not shown: the interval holds 0"
     return "as in the paper" if (ours.mean > 0) == (papers > 0) else "the opposite of the paper"
 
 

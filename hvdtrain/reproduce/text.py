@@ -48,10 +48,10 @@ def _published(paper: Published | None, baseline: float) -> str:
 
 def _verdicts(plan: Plan, errors: Errors) -> str:
     reference = plan.table[1]
-    lines = [f"error at kn = {plan.gradual.kn} minus that of {reference.label}, mean ± standard error over the seeds:"]
+    lines = [f"error at kn = {plan.gradual.kn} minus that of {reference.label}, mean ± 95 % interval over the seeds:"]
     for row in plan.table[2:]:
         ours = difference(errors, row.cell, plan.gradual)
-        at = f"  {row.label:<24} {_signed(ours, ours.standard_error):>14}"
+        at = f"  {row.label:<24} {_signed(ours, ours.interval):>14}"
         if row.paper is None or reference.paper is None:
             lines.append(f"{at}   no difference expected: {'there is one' if ours.sure else 'none shown'}")
         else:

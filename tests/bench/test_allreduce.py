@@ -11,14 +11,14 @@ from hvdtrain.cli import main
 from hvdtrain.errors import ConfigError
 
 
-def test_only_fusion_and_ring_set_the_contenders_apart() -> None:
-    ours = variables("ours", {}, 25)
-    assert ours["HOROVOD_FUSION_THRESHOLD"] == "0"
-    fused = variables("horovod-fused", {}, 25)
-    assert "HOROVOD_FUSION_THRESHOLD" not in fused
-    assert ours.items() - fused.items() == {("HOROVOD_FUSION_THRESHOLD", "0")}
-    assert variables("mpi4py", {}, 25)["OMPI_MCA_coll_tuned_allreduce_algorithm"] == "4"
-    assert not any("coll" in name for name in variables("mpi4py-default", {}, 25))
+def test_only_fusion_cycle_and_ring_set_the_contenders_apart() -> None:
+    ours = variables("ours", {}, 25, on_cpu=True)
+    fused = variables("horovod-fused", {}, 25, on_cpu=True)
+    assert {"HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"}.isdisjoint(fused)
+    assert ours.items() - fused.items() == {("HOROVOD_FUSION_THRESHOLD", "0"), ("HOROVOD_CYCLE_TIME", "0.1")}
+    assert variables("ours", {}, 25, on_cpu=False).items() - fused.items() == {("HOROVOD_FUSION_THRESHOLD", "0")}
+    assert variables("mpi4py", {}, 25, on_cpu=True)["OMPI_MCA_coll_tuned_allreduce_algorithm"] == "4"
+    assert not any("coll" in name for name in variables("mpi4py-default", {}, 25, on_cpu=True))
 
 
 def test_on_a_gpu_it_is_nccl_that_is_compared_with() -> None:

@@ -35,6 +35,15 @@ def test_it_stands_still_but_for_its_turns() -> None:
         assert counting.seconds("counted", 1) >= 0
 
 
+def test_a_job_of_several_nodes_has_them_all_on_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    with listening() as listener, group(listener) as counting:
+        for pid in counting._pids:
+            inherited = Path(f"/proc/{pid}/environ").read_text()
+            assert "PATH=" in inherited
+            assert "SLURM_" not in inherited
+
+
 def test_who_ends_before_the_first_turn_is_named() -> None:
     with listening() as listener, pytest.raises(HvdtrainError, match=f"{MODULE} early ended before its first turn"):
         group(listener, "early")

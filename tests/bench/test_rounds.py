@@ -8,7 +8,8 @@ import pytest
 from hvdtrain.bench.rounds import Goal, Ratio, Spread, ratios, take_turns
 
 
-def test_every_other_round_goes_backwards() -> None:
+def test_every_other_round_goes_backwards(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hvdtrain")
     turns: list[str] = []
 
     def contender(name: str, figure: float) -> float:
@@ -18,6 +19,8 @@ def test_every_other_round_goes_backwards() -> None:
     figures = take_turns({"a": lambda: contender("a", 1.0), "b": lambda: contender("b", 2.0)}, 3)
     assert turns == ["a", "b", "b", "a", "a", "b"]
     assert figures == {"a": [1.0] * 3, "b": [2.0] * 3}
+    assert caplog.messages[:2] == ["3 rounds of a, b", "round 1 of 3: a 1, b 2; 0 s left"]
+    assert caplog.messages[-1] == "round 3 of 3: a 1, b 2"
 
 
 def test_the_interval_holds_the_true_median_as_often_as_it_says() -> None:

@@ -11,8 +11,8 @@ from hvdtrain.cli import _parser, main
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "the following arguments are required: WHAT"),
-        (("nothing",), "invalid choice: 'nothing'"),
+        ((), "the following arguments are required: BENCH"),
+        (("nothing",), "unknown bench nothing; expected one of input, "),
         (("all",), "required: --dir"),
         (("allreduce", "--workers=1"), "--workers 1: expected 2 at least"),
         (("allreduce", "--rounds=0"), "--rounds 0: expected 1 at least"),
