@@ -15,7 +15,7 @@ endif
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup ## train on the embedded digits with two workers on this machine
@@ -28,12 +28,17 @@ test: setup test-setup lint ## all checks and all tests: what CI runs
 	python -m pytest
 
 .PHONY: soak
-soak: setup test-setup ## every fault that is foreseen, many times: what was tried, survived and lost; half an hour
+soak: setup test-setup ## every fault that is foreseen, many times: what was tried, survived and lost; three quarters of an hour
 	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py \
-	    tests/multiproc/test_preempt.py::test_again_and_again_by_any_signal_to_anybody
+	    tests/multiproc/test_preempt.py::test_again_and_again_by_any_signal_to_anybody \
+	    tests/multiproc/test_elastic.py::test_two_kills_and_a_growth_cost_time_alone
+
+.PHONY: test-image
+test-image: setup ## build docker/Dockerfile.cpu with podman and train in it: as root on Debian, some minutes
+	docker/test-image.sh
 
 .PHONY: bench
-bench: setup ## measure this machine against every goal, then check plans against what others published; 20 minutes
+bench: setup ## measure this machine against every goal, then check plans against what others published; a quarter of an hour
 	hvdtrain bench all --dir runs/bench
 	hvdtrain plan --validate
 
@@ -54,7 +59,7 @@ doctor: setup ## would a run work on this machine, and if not, why
 
 .PHONY: setup
 setup: ## the environment alone: PYTHON=... and HVDTRAIN_*: see docker/setup.sh --help
-	@docker/setup.sh
+	@GOALS="$(MAKECMDGOALS)" docker/setup.sh
 
 .PHONY: wheelhouse
 wheelhouse: setup ## DIR=folder: all wheels for a machine without a network

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from hvdtrain.data import demo
+
 from .faults.tally import Tally, Times, Trials, table
+from .pages import TRIED, summary
+from .trained import Digits, train_digits
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
@@ -22,6 +26,19 @@ settings.load_profile("here")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden records anew, to be read in the diff")
     parser.addoption("--soak", action="store_true", help="try every fault of tests/faults many times")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded images as files, for all tests: who changes one copies them first."""
+    folder = tmp_path_factory.mktemp("digits")
+    demo.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    return train_digits(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
@@ -79,5 +96,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if tallies := terminalreporter.config.stash.get(TALLIES, []):
         terminalreporter.write_line(table(tallies))
+    if tried := terminalreporter.config.stash.get(TRIED, []):
+        terminalreporter.write_line(summary(tried))
     without_gpu = [report for report in terminalreporter.getreports("skipped") if "gpu" in report.keywords]
     terminalreporter.write_line(f"{len(without_gpu)} tests left out for want of a GPU")

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,10 @@ from PIL import Image
 
 from hvdtrain import __version__, log
 from hvdtrain.cli import PATIENCE_SECONDS, main
-from hvdtrain.config.load import from_file
+from hvdtrain.config.load import ELSEWHERE, from_file
 from hvdtrain.config.schema import Config
-from hvdtrain.data import scan
+from hvdtrain.data import demo, scan
+from hvdtrain.report import live, read
 
 RANKS = {f"OMPI_COMM_WORLD_{name}": value for name, value in (("RANK", "1"), ("SIZE", "2"), ("LOCAL_RANK", "1"))}
 LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "SLURM_", "HOROVOD_")
@@ -128,11 +129,26 @@ def test_data_demo_writes_the_digits(capsys: pytest.CaptureFixture[str], tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tran"], "invalid choice: 'tran' (choose from"),
+        (["tran"], "unknown verb tran; expected one of train, launch, "),
+        (["tran"], "doctor right after hvdtrain; the nearest is train → hvdtrain --help"),
+        (["--config", "demo"], "unknown verb demo; expected one of train, launch, "),
+        (
+            ["reproduce", "goyal"],
+            "unknown experiment goyal; expected one of goyal-mini right after hvdtrain reproduce; the nearest",
+        ),
+        (["bench", "sum"], "unknown bench sum; expected one of input, allreduce, step, scaling, all right after"),
+        (["train", "demo"], "unexpected argument demo; the preset is --config demo → hvdtrain train --help"),
+        (["train", "--lr", "0.1"], "unknown option --lr; here it is --optim.base_lr → hvdtrain train --help"),
+        (["train", "--gpus=8"], "unknown option --gpus; here it is the launcher's: mpirun -np N hvdtrain train"),
+        (
+            ["train", "--data", "runs/digits"],
+            "data = runs/digits: expected one of the settings in it, such as data.dir",
+        ),
+        (["config", "--model", "resnet18"], "such as model.name → hvdtrain train --help"),
         ([], "the following arguments are required: VERB"),
         (["data"], "the following arguments are required: VERB → hvdtrain data --help"),
         (["data", "demo"], "the following arguments are required: DIR → hvdtrain data demo --help"),
-        (["data", "demo", "a", "b"], "unknown option b → hvdtrain data demo --help"),
+        (["data", "demo", "a", "b"], "unexpected argument b → hvdtrain data demo --help"),
         (["config", "--data.batchsize", "3"], "unknown option --data.batchsize; the nearest is --data.batch_size"),
         (["train", "--epocs=3"], "unknown option --epocs=3; the nearest is --epochs"),
         (["train", "--data.batch", "3"], "unknown option --data.batch; the nearest is --data.batch_size"),
@@ -170,6 +186,23 @@ def test_help_is_on_stdout_and_no_error(arguments: list[str], capsys: pytest.Cap
     assert err == ""
 
 
+@pytest.mark.parametrize("verb", [["train"], ["submit"], ["config"], ["resume"], ["bench", "scaling"]])
+def test_what_a_verb_does_stands_before_its_settings(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*verb, "--help"])
+    usage, _, rest = capsys.readouterr().out.partition("\n\n")
+    assert usage.startswith(f"usage: hvdtrain {' '.join(verb)} [-h]")
+    assert usage.endswith("[--SETTING VALUE ...]")
+    assert not any(f"--{section}." in usage for section in Config.model_fields)
+    assert "--job.nodes" in rest
+
+
+def test_what_other_trainers_call_a_setting_is_one_of_ours() -> None:
+    options = {f"--{key}" for key in Config().settings()} | {"--config"}
+    ours = {words.split()[0] for words in ELSEWHERE.values()}
+    assert ours - options == {"the", "CUDA_VISIBLE_DEVICES="}
+
+
 def test_the_help_of_train_has_every_setting_with_its_text_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])
@@ -194,11 +227,80 @@ def test_a_launchers_nonsense_is_a_fault_of_the_environment(
     assert "expected a rank from 0 to 1" in capsys.readouterr().err
 
 
-def test_a_bug_shows_its_traceback_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "demo", "/proc/nowhere"]) == 1
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("no"), "RuntimeError: no (at "),
+        (ConnectionRefusedError(111, "Connection refused"), "ConnectionRefusedError: "),
+    ],
+)
+def test_a_bug_shows_its_traceback_and_exit_code_1(
+    error: Exception, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "write", raising(error))
+    assert main(["data", "demo", "somewhere"]) == 1
     err = capsys.readouterr().err
     assert "Traceback" in err
-    assert err.splitlines()[-1].startswith("hvdtrain: FileNotFoundError: ")
+    assert err.splitlines()[-1].startswith(f"hvdtrain: {told}")
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied → ls -ld /a"),
+        (OSError(28, "No space left on device"), "No space left on device → df -h; df -i"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    error: OSError, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "write", raising(error))
+    assert main(["data", "demo", "somewhere"]) == 3
+    assert capsys.readouterr().err == f"hvdtrain: {told}\n"
+    monkeypatch.setattr(read, "open_events", raising(error))
+    monkeypatch.setattr(live, "open_events", raising(error))
+    for verb in ("status", "report"):
+        assert main([verb, "/a/run"]) == 3
+        assert capsys.readouterr().err == f"hvdtrain: {told}\n"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    for verb in (
+        ["demo", "/proc/nowhere"],
+        ["verify", str(data), "--quarantine", "/proc/list"],
+        ["pack", str(data), str(tmp_path / "taken")],
+    ):
+        assert main(["data", *verb]) == 3
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[-1].startswith("hvdtrain: ")
+        assert " → " in lines[-1]
+        assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("eval", "runs/r50", "--json"),
+        ("eval", "runs/r50", "--figure"),
+        ("export", "runs/r50", "--format", "onnx", "--out"),
+        ("report", "runs/r50", "--html"),
+        ("reproduce", "goyal-mini", "--json"),
+        ("bench", "allreduce", "--json"),
+    ],
+)
+def test_where_results_go_is_looked_at_first(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    assert "hvdtrain: .: expected a file to write, got a folder" in fails(capsys, *arguments, ".")
+    assert "hvdtrain: /missing/x: no folder /missing" in fails(capsys, *arguments, "/missing/x")
 
 
 def test_of_many_ranks_the_first_tells_a_usage_error_and_another_only_if_nobody_ended_it() -> None:
@@ -215,8 +317,8 @@ def test_of_many_ranks_the_first_tells_a_usage_error_and_another_only_if_nobody_
 
 def test_of_many_ranks_each_tells_its_own_failure_under_its_number() -> None:
     ran = hvdtrain("data", "demo", "/proc/nowhere", **RANKS)
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("hvdtrain: rank 1: FileNotFoundError: ")
+    assert ran.returncode == 3
+    assert ran.stderr.startswith("hvdtrain: rank 1: /proc/nowhere: No such file or directory")
 
 
 @pytest.mark.parametrize(

@@ -181,14 +181,25 @@ def test_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert machine.shared_memory(tmp_path, gpus=8).remedy == "docker run --shm-size=2048m, or --ipc=host"
 
 
+def test_files_that_were_read_take_no_memory_of_a_cgroup(tmp_path: Path) -> None:
+    def free(**files: object) -> str:
+        for name, content in files.items():
+            (tmp_path / f"memory.{name}").write_text(f"{content}\n")
+        return machine.memory(0, cgroup=tmp_path).value
+
+    assert free(max=64 * MIB, current=60 * MIB) == "0.0 GiB free of 0.1"
+    assert free(stat=f"anon 1\ninactive_file {50 * MIB}\nactive_file {9 * MIB}") == "0.1 GiB free of 0.1"
+    assert free(stat=f"inactive_file {80 * MIB}") == "0.1 GiB free of 0.1"  # told a moment later
+
+
 def test_what_a_run_would_set_is_told_under_who_said_so() -> None:
-    told = variables.tuning({"NCCL_ALGO": "Tree", "PATH": "/bin"})
+    told = variables.tuning({"NCCL_ALGO": "Tree", "PATH": "/bin"}, on_cpu=False)
     assert told.ok is True
     assert "environment: NCCL_ALGO=Tree" in told.value
     assert "distributed.yield_when_idle: OMPI_MCA_mpi_yield_when_idle=1" in told.value
     assert "OMPI_MCA_coll_han_priority=0" in told.value
     assert "HOROVOD_CYCLE_TIME" not in told.value
-    wrong = variables.tuning({"HOROVOD_FUSION_THRESHOLD": "64MB"})
+    wrong = variables.tuning({"HOROVOD_FUSION_THRESHOLD": "64MB"}, on_cpu=True)
     assert (wrong.ok, wrong.value) == (False, "HOROVOD_FUSION_THRESHOLD = 64MB: expected a number of bytes")
 
 

@@ -21,7 +21,7 @@ ROOMS_BY_FLOOR = (
     ("distributed",),
     ("data", "model", "optim", "metrics", "checkpoint"),
     ("train",),
-    ("plan", "bench", "slurm", "report", "reproduce", "doctor", "export"),
+    ("plan", "bench", "slurm", "report", "reproduce", "doctor", "inference", "export", "discover"),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS_BY_FLOOR) for room in rooms}
@@ -117,6 +117,7 @@ JOB = {"submissions": [{"kind": "slurm", "id": "7", "output": "slurm-7.out"}]}
         *(["submit", "--config", "demo", "--dry-run"], ["resume", RUN, "--dry-run"], ["resume", "--help"]),
         *(["submit", "--scaling", "1,2", "--dry-run"], ["submit", "--prepare", "archives", "--dry-run"]),
         *(["plan", "--help"], ["plan", "--gpus", "64"], ["plan", "--validate"]),
+        *(["eval", "--help"], ["predict", "--help"], ["export", "--help"]),
         *(["jobs"], ["jobs", "--json"], ["status", RUN, "--json"], ["status", RUN], ["logs", RUN], ["cancel", RUN]),
     ],
     ids=" ".join,

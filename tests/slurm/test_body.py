@@ -13,7 +13,7 @@ import pytest
 from hvdtrain.config.machines import JobConfig
 from hvdtrain.config.recipe import DataConfig
 from hvdtrain.config.schema import Config, RunConfig
-from hvdtrain.slurm.other import for_preparing, prepare
+from hvdtrain.slurm.auxiliary import for_preparing, prepare
 from hvdtrain.slurm.script import script
 from tests.slurm.fakes import calls, command
 

@@ -91,8 +91,13 @@ def test_a_run_is_found_by_its_path_its_name_and_its_jobs(run: Path, answers: An
     record.add(run, record.submitted("slurm", "8", [], output="slurm-8.out"))
     for name in (str(run), "r50", "7", "8"):
         assert jobs.find(name, runs=runs) == run
-    with pytest.raises(ConfigError, match=r"9: no run directory, and no job of a run in .*/runs → hvdtrain jobs"):
+    with pytest.raises(ConfigError, match=r"9 is not a run directory, a run in .*/runs, or a job id → ls .*/runs"):
         jobs.find("9", runs=runs)
+    record.add(runs / "demo-20261126", record.submitted("slurm", "10", [], output="slurm-10.out"))
+    with pytest.raises(ConfigError, match=r"demo is not a run directory.* → perhaps demo-20261126"):
+        jobs.find("demo", runs=runs)
+    with pytest.raises(ConfigError, match=r"r5O is not a run directory.* → perhaps r50"):
+        jobs.find("r5O", runs=runs)
     answers("squeue", f"echo '{tmp_path}'")
     assert jobs.find("9", runs=runs) == tmp_path
 

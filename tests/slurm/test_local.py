@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..multiproc.conftest import HVDTRAIN, SMALL, digits
-
-__all__ = ["digits"]
+from ..multiproc.conftest import HVDTRAIN, SMALL
 
 pytestmark = pytest.mark.multiproc
 

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from hvdtrain.cli import main
+from hvdtrain.config.load import to_yaml
+from hvdtrain.config.schema import Config
 from hvdtrain.distributed import launch
 from hvdtrain.slurm import output
 from tests.slurm.conftest import Answer, row
@@ -68,6 +70,24 @@ def test_a_dry_run_prints_just_that_script_and_touches_nothing(runs: Path, capsy
     assert (runs / "r50" / "job.sbatch").read_text() == printed
 
 
+def test_workers_that_cannot_share_the_minibatch_are_refused_before_a_job_is_made(
+    runs: Path, bin_folder: Path, capsys: Output
+) -> None:
+    job = ("--config", "goyal_r50_256", "--run.name", "r50", "--job.gpus_per_node", "8")
+    for place in ((), ("--dry-run",), ("--local",)):
+        said = told(capsys, "submit", *job, "--job.nodes", "2", *place, code=2)
+        assert said == (
+            "hvdtrain: train.global_batch_size = 256: expected a multiple of 512,"
+            " for 16 workers of data.batch_size = 32"
+            " → 8 workers, or --train.global_batch_size 512, or --data.batch_size 16\n"
+        )
+    assert not runs.exists()
+    told(capsys, "submit", *job, "--job.nodes", "1")
+    (runs / "r50" / "outcome").write_text("0 finished\n")
+    assert "for 16 workers" in told(capsys, "resume", "r50", "--job.nodes", "2", code=2)
+    assert len(calls(bin_folder, "sbatch")) == 2  # that job, and whether it can ever start
+
+
 def test_a_live_job_and_a_finished_run_are_not_submitted_over(runs: Path, answers: Answer, capsys: Output) -> None:
     submit()
     run = runs / "r50"
@@ -111,7 +131,7 @@ def test_a_job_that_may_never_start_is_told(runs: Path, answers: Answer, capsys:
         "sbatch", "[[ $1 != --test-only ]] || { echo 'allocation failure: not so many nodes' >&2; exit 1; }; echo 1"
     )
     submit()
-    assert capsys.readouterr().err == "hvdtrain: it may wait for ever: not so many nodes → sinfo\n"
+    assert capsys.readouterr().err == "hvdtrain: it may never start: not so many nodes → sinfo\n"
 
 
 def test_a_job_that_waits_is_listed_and_has_a_status(runs: Path, capsys: Output) -> None:
@@ -168,6 +188,18 @@ def test_a_run_is_resumed_as_it_was_with_another_job(runs: Path, answers: Answer
     assert "--seed" in told(capsys, "resume", "r50", "--seed", "3", code=2)
 
 
+def test_workers_of_a_job_do_not_come_and_go(runs: Path, answers: Answer, capsys: Output) -> None:
+    elastic = ("--elastic", "--train.global_batch_size", "32")
+    said = told(capsys, "submit", "--config", "demo", "--run.name", "r50", *elastic, code=2)
+    assert "elastic.enabled = True: expected false for a job" in said
+    (runs / "r50").mkdir(parents=True)
+    config = Config(elastic={"enabled": True}, train={"global_batch_size": 256})
+    (runs / "r50" / "config.yaml").write_text(to_yaml(config))
+    told(capsys, "resume", "r50")
+    submitted = yaml.safe_load((runs / "r50" / "submitted.yaml").read_text())
+    assert (submitted["elastic"]["enabled"], submitted["train"]["global_batch_size"]) == (False, 256)
+
+
 def test_an_array_is_a_run_directory_for_each_task(runs: Path, answers: Answer, capsys: Output) -> None:
     submit("--job.sbatch", "array=0-2", "--seed", "7")
     assert capsys.readouterr().out.count("job 4711_") == 3
@@ -205,7 +237,7 @@ def test_what_was_never_submitted_is_told(runs: Path, capsys: Output) -> None:
     (runs / "plain").mkdir(parents=True)
     for verb in ("logs", "cancel", "wait"):
         assert "was never submitted" in told(capsys, verb, "runs/plain", code=2)
-    assert "no run directory, and no job" in told(capsys, "wait", "nothing", code=2)
+    assert "nothing is not a run directory, a run in runs, or a job id" in told(capsys, "wait", "nothing", code=2)
     assert "no such folder" in told(capsys, "jobs", "--runs", "nowhere", code=2)
 
 
@@ -223,14 +255,20 @@ def test_benches_are_told_how_to_start_workers_on_several_nodes(runs: Path, caps
     assert "\nworkers=4,8\n" in script
     assert "'hvdtrain launch mpirun --bind-to none -np '\"'\"'{workers}'\"'\"' --map-by ppr:4:node'" in script
     assert "(hvdtrain bench allreduce --workers 4 --device cpu --model resnet50 " in script
+    one_gpu = ("--job.gpus_per_node=1", "--data.source=synthetic", "--run.name=g")
+    told(capsys, "submit", "--bench", "1,2", *one_gpu)
+    assert "\nallreduce=()\n" in (runs / "g" / "job.sbatch").read_text()
     for wrong in ("x", "2,1", "0,1"):
         assert "--bench" in told(capsys, "submit", f"--bench={wrong}", "--data.source", "synthetic", code=2)
 
 
 def test_scaling_trains_on_more_and_more_nodes(runs: Path, capsys: Output) -> None:
-    assert told(capsys, "submit", "--scaling", "1,2,4", "--data.source", "synthetic").startswith("job 4711")
+    assert told(
+        capsys, "submit", "--scaling", "1,2,4", "--config", "goyal_r50_256", "--data.source", "synthetic"
+    ).startswith("job 4711")
     submitted = yaml.safe_load((runs / "scaling" / "submitted.yaml").read_text())
     assert (submitted["job"]["nodes"], submitted["max_steps"], submitted["metrics"]["baseline"]) == (4, 220, "stored")
+    assert submitted["train"]["global_batch_size"] is None
     script = (runs / "scaling" / "job.sbatch").read_text()
     assert "\nnodes=(1 2 4)\n" in script
     assert "#SBATCH --no-requeue" in script
