@@ -62,7 +62,7 @@ def examine() -> list[Finding]:
     ]
     findings += [
         mpi.workers(launcher, ready=usable(findings)),
-        variables.tuning(os.environ),
+        variables.tuning(os.environ, on_cpu=not facts["torch"].get("devices")),
         software.dali(facts["dali"]),
         software.torchvision(facts["torchvision"]),
         machine.cores(),

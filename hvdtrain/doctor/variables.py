@@ -9,10 +9,14 @@ from hvdtrain.doctor.finding import Finding
 from hvdtrain.errors import ConfigError
 
 
-def tuning(environment: Mapping[str, str]) -> Finding:
-    """By the default settings, in this environment: each variable's value, under who said so."""
+def tuning(environment: Mapping[str, str], *, on_cpu: bool) -> Finding:
+    """By the default settings, in this environment: each variable's value, under who said so.
+
+    Args:
+        on_cpu: there is no GPU.
+    """
     try:
-        found = tune(environment, DistributedConfig())
+        found = tune(environment, DistributedConfig(), on_cpus_of_one_node=on_cpu)
     except ConfigError as error:
         return Finding("tuning", str(error), False, "unset it, or correct it")
     said = sorted((each.by, each.name, each.value) for each in found.values if each.by != "default")

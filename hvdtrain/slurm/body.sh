@@ -51,7 +51,7 @@ case $outcome in
             12[67]) say "${launcher[0]} cannot be started" && exit 3 ;;
         esac
         outcome=1
-        say "the workers have ended without a word (exit code $code of ${launcher[0]})"
+        say "the workers ended without reporting an outcome (exit code $code of ${launcher[0]})"
         if [[ $(recorded) == "$before" ]]; then
             printf x >>"$run/.not-begun"
             if (($(stat --format=%s "$run/.not-begun") >= 3)); then

@@ -1,5 +1,6 @@
 """What has become of the job of a run: Slurm's word, or the machine's, and what the run directory says."""
 
+import difflib
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -98,7 +99,7 @@ def _local(run_dir: Path, submission: Submission, told: Outcome | None) -> Stand
     if local.find(pid(submission), submission.born):
         return Standing("RUNNING", node_list=submission.host, nodes=1)
     ended = _remembered(run_dir, told)
-    return Standing("FAILED", reason="it ended without a word") if ended.state == "UNKNOWN" else ended
+    return Standing("FAILED", reason="it ended without reporting an outcome") if ended.state == "UNKNOWN" else ended
 
 
 def _remembered(run_dir: Path, told: Outcome | None, *, reason: str = "") -> Standing:
@@ -147,7 +148,10 @@ def find(run: str, *, runs: Path) -> Path:
             return run_dir
     if (folder := client.folder_of(run)) and folder.is_dir():
         return folder
-    raise ConfigError(f"{run}: no run directory, and no job of a run in {runs}", remedy="hvdtrain jobs --runs DIR")
+    there = [file.parent.name for name in ("events.jsonl", record.JOBS) for file in runs.glob(f"*/{name}")]
+    near = difflib.get_close_matches(run, there, n=1) or sorted(name for name in there if name.startswith(run))[-1:]
+    remedy = f"perhaps {near[0]}" if near else f"ls {runs}" if there else "--runs DIR, that of your runs"
+    raise ConfigError(f"{run} is not a run directory, a run in {runs}, or a job id", remedy=remedy)
 
 
 def directories(runs: Path) -> list[Path]:

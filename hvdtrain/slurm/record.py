@@ -33,6 +33,8 @@ NOT_BEGUN = ".not-begun"  # as many bytes as starts ended without a word before 
 
 @dataclass(frozen=True)
 class Submission:
+    """A job of the run, as job.json has it (above)."""
+
     kind: Literal["slurm", "local"]
     id: str
     submitted_at: float

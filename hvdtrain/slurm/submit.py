@@ -7,40 +7,54 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from hvdtrain.config.checks import expanded
 from hvdtrain.config.load import to_yaml
 from hvdtrain.config.schema import Config
 from hvdtrain.distributed import launch
 from hvdtrain.errors import ConfigError
-from hvdtrain.slurm import client, jobs, local, options, record
+from hvdtrain.slurm import client, jobs, launcher, local, options, record
 from hvdtrain.slurm.script import ARRAY, script
+from hvdtrain.train.recipe import micro_batches
 
 BY_VALUE = {"auto", "never", "none", ""}  # what is no path where a path may stand
 
 
 def resolved(config: Config) -> Config:
-    """The same with absolute paths: the job may begin in another folder."""
+    """The same with absolute paths: the job may begin in another folder.
+
+    Raises:
+        ConfigError: one of them names a home that is not known here.
+    """
+    data, metrics = ("quarantine", "stage_dir"), ("tls_certificate", "tls_key", "client_ca")
     text = {
         "run": {"name": config.run_name},
-        "data": {key: _path(getattr(config.data, key)) for key in ("quarantine", "stage_dir")},
-        "metrics": {key: _path(getattr(config.metrics, key)) for key in ("tls_certificate", "tls_key", "client_ca")},
+        "data": {key: _path(f"data.{key}", getattr(config.data, key)) for key in data},
+        "metrics": {key: _path(f"metrics.{key}", getattr(config.metrics, key)) for key in metrics},
     }
     sections = {
-        name: section.model_copy(update=_paths(section) | text.get(name, {}))
+        name: section.model_copy(update=_paths(name, section) | text.get(name, {}))
         for name in Config.model_fields
         if isinstance(section := getattr(config, name), BaseModel)
     }
-    return config.model_copy(update=sections | {"resume": _path(config.resume)})
+    return config.model_copy(update=sections | {"resume": _path("resume", config.resume)})
 
 
 def text(config: Config, *, on_this_machine: bool = False) -> str:
     """The batch script of a resolved configuration; touches nothing.
 
     Raises:
-        ConfigError: as `script`, and an array without Slurm.
+        ConfigError: as `script`, an array without Slurm, workers that come and go, and a number of workers that cannot
+            share the minibatch evenly.
         EnvironmentFault: there is no hvdtrain that could be started.
     """
     if on_this_machine and ARRAY in config.job.sbatch:
         raise ConfigError("job.sbatch array: only Slurm has arrays", remedy="one hvdtrain submit --local for each run")
+    if config.elastic.enabled:
+        raise ConfigError(
+            "elastic.enabled = True: expected false for a job, whose workers mpirun or srun starts again as one",
+            remedy="without --elastic; docs/elastic.md has the other way",
+        )
+    micro_batches(config, config.job.nodes * launcher.workers_per_node(config.job))
     return script(config, run_dir=config.run_dir, path=program_folder(config), local=on_this_machine)
 
 
@@ -95,21 +109,21 @@ def _start(folder: Path, command: Sequence[str]) -> None:
     record.add(folder, submission)
 
 
-def _paths(section: BaseModel) -> dict[str, object]:
+def _paths(of: str, section: BaseModel) -> dict[str, object]:
     """Those of a section's fields that are paths, or several."""
     found: dict[str, object] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Path):
-            found[name] = _absolute(value)
+            found[name] = _absolute(f"{of}.{name}", value)
         elif isinstance(value, tuple) and value and all(isinstance(each, Path) for each in value):
-            found[name] = tuple(map(_absolute, value))
+            found[name] = tuple(_absolute(f"{of}.{name}", each) for each in value)
     return found
 
 
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - a link stays the name that it has on all nodes
+def _absolute(key: str, path: Path) -> Path:
+    return Path(os.path.abspath(expanded(key, path)))  # noqa: PTH100 - a link stays the name that it has on all nodes
 
 
-def _path(value: str) -> str:
-    return value if value in BY_VALUE else str(_absolute(Path(value)))
+def _path(key: str, value: str) -> str:
+    return value if value in BY_VALUE else str(_absolute(key, Path(value)))

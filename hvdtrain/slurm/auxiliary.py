@@ -23,6 +23,8 @@ ARCHIVES = {
 def for_scaling(config: Config, counts: str) -> tuple[Config, list[int]]:
     """The configuration of the runs of a scaling job, and their numbers of nodes: each is compared with the first.
 
+    Scaling is weak: every worker takes one batch of n images for a step, however many workers there are.
+
     Raises:
         ConfigError: `counts` is no list of rising numbers.
     """
@@ -37,6 +39,7 @@ def for_scaling(config: Config, counts: str) -> tuple[Config, list[int]]:
     evaluation = config.evaluation.model_copy(update={"at_end": False, "first_epoch": config.epochs})
     changed = {
         "max_steps": config.max_steps or STEPS,
+        "train": config.train.model_copy(update={"global_batch_size": None}),
         "metrics": config.metrics.model_copy(update=speeds),
         "evaluation": evaluation,
         "job": job,
@@ -94,6 +97,8 @@ def benches(config: Config, nodes: Sequence[int], *, path: Path) -> str:
     start = [*launcher.program(job, mounts=mounts), *where, *container]
     device = "cuda" if job.gpus_per_node else "cpu"
     bench = ["hvdtrain", "bench"]
+    # Where a node has one GPU, none of its sums leaves the worker.
+    sums = [*container, *bench, "allreduce"] if job.gpus_per_node != 1 else []
     one_node = ["--workers", str(max(each, 2)), "--device", device, "--model", config.model.name]
     train = ["--config", str(run_dir / record.CONFIG), "--kind", "weak", "--per-node", str(each)]
     train += ["--rounds", str(BENCH_ROUNDS), "--launcher", shlex.join(start)]
@@ -101,7 +106,7 @@ def benches(config: Config, nodes: Sequence[int], *, path: Path) -> str:
         "workers": ",".join(str(count * each) for count in nodes),
         "workers_per_node": str(each),
         "launcher": launcher.program(job, mounts=mounts),
-        "allreduce": [*container, *bench, "allreduce", *one_node, "--json", str(run_dir / "allreduce.json")],
+        "allreduce": [*sums, *one_node, "--json", str(run_dir / "allreduce.json")] if sums else [],
         "scaling": [*bench, "scaling", *train, "--json", str(run_dir / "scaling.json"), "--dir", str(run_dir)],
     }
     return whole(_header(config, requeue=False), values, body("begin.sh"), body("bench.sh"))
