@@ -17,6 +17,7 @@ from .trained import Digits, train_digits
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 TALLIES = pytest.StashKey[list[Tally]]()
+LEFT_TO_SOAK = pytest.StashKey[list[str]]()
 
 # A busy machine is slow at times, which is no failure; and what CI tries is the same each time.
 settings.register_profile("here", deadline=None, derandomize=IN_CI)
@@ -75,7 +76,12 @@ def trials(pytestconfig: pytest.Config) -> Trials:
     return begin
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        left = [item for item in items if item.get_closest_marker("soak")]
+        config.stash[LEFT_TO_SOAK] = [item.nodeid for item in left]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     for item in [item for item in items if item.get_closest_marker("gpu")]:
         import torch
 
@@ -98,5 +104,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(table(tallies))
     if tried := terminalreporter.config.stash.get(TRIED, []):
         terminalreporter.write_line(summary(tried))
+    if left := terminalreporter.config.stash.get(LEFT_TO_SOAK, []):
+        terminalreporter.write_line("\n  ".join([f"{len(left)} tests left to make soak:", *left]))
     without_gpu = [report for report in terminalreporter.getreports("skipped") if "gpu" in report.keywords]
     terminalreporter.write_line(f"{len(without_gpu)} tests left out for want of a GPU")
