@@ -66,7 +66,6 @@ def build(config: Config, comm: Comm, machine: Machine, *, bucket_bytes: int, im
     global_batch = recipe.global_batch(config, comm.size)
     data = Data(config, comm, machine, images_seen)
     dtype, autocast = ARITHMETIC[config.precision]
-    torch.backends.cudnn.benchmark = True  # a run has few shapes of pictures, and the first step with one may take long
     schedule = recipe.schedule(config, global_batch)
     model = initial_model(config, comm, machine.device, classes=len(data.train.classes))
     state = _state(config, model, machine.device, lr=schedule(0))

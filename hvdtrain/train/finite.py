@@ -5,6 +5,7 @@ the same on all workers: so each comes to the same answer alone.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,17 +17,33 @@ class Failed:
     loss: torch.Tensor  # this worker's own, a scalar; finite where another's was not, or the gradient's norm
 
 
+def answer_of(finite: torch.Tensor) -> Callable[[], bool]:
+    """A boolean scalar, sent from its GPU at once: to read it waits for what was enqueued before it, and for nothing that
+    was enqueued since."""
+    if not finite.is_cuda:
+        return lambda: bool(finite)
+    here = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
+    sent = torch.cuda.Event()
+    sent.record()
+
+    def read() -> bool:
+        sent.synchronize()
+        return bool(here)
+
+    return read
+
+
 class Finite:
     """Answers, in the order of the steps. On a GPU an answer is waited for only where a step depends on it: the others
-    are read when the next step is under way."""
+    are read when the next step is under way, which goes on meanwhile."""
 
     def __init__(self, *, certain: bool = True) -> None:
         """
         Args:
             certain: no step may be made whose numbers are not finite.
         """
-        self.certain = certain
-        self._open: deque[tuple[torch.Tensor, Failed]] = deque()
+        self.certain, self._later = certain, False
+        self._open: deque[tuple[Callable[[], bool], Failed]] = deque()
 
     def allows(self, step: int, finite: torch.Tensor, loss: torch.Tensor) -> bool:
         """Whether to make the step, as far as that is known now.
@@ -34,8 +51,10 @@ class Finite:
         Args:
             finite: a boolean scalar on any device.
         """
-        self._open.append((finite, Failed(step, loss)))
-        return bool(finite) if self.certain or not finite.is_cuda else True
+        read = answer_of(finite)
+        self._later = finite.is_cuda and not self.certain
+        self._open.append((read, Failed(step, loss)))
+        return self._later or read()
 
     def failed(self, *, now: bool) -> Failed | None:
         """The first step whose numbers were not finite, told once.
@@ -44,11 +63,11 @@ class Finite:
             now: wait for the answer of the last step too.
         """
         while self._open:
-            finite, step = self._open[0]
-            if finite.is_cuda and not self.certain and not now and len(self._open) == 1:
+            read, step = self._open[0]
+            if self._later and not now and len(self._open) == 1:
                 break
             self._open.popleft()
-            if not bool(finite):
+            if not read():
                 return step
         return None
 

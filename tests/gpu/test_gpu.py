@@ -185,6 +185,18 @@ def test_a_loss_that_is_not_finite_is_known_on_the_gpu_at_once_or_with_the_next_
     assert failed.loss.isnan()
 
 
+def test_what_is_known_of_a_step_is_read_while_the_next_one_goes_on() -> None:
+    finite, yes, loss = Finite(certain=False), torch.ones((), dtype=torch.bool, device=GPU), torch.ones((), device=GPU)
+    finite.allows(1, yes, loss)
+    torch.cuda._sleep(2_000_000_000)  # cycles: a second and more
+    finite.allows(2, yes, loss)
+    began = time.perf_counter()
+    assert finite.failed(now=False) is None
+    read = time.perf_counter() - began
+    torch.cuda.synchronize()
+    assert 5 * read < time.perf_counter() - began
+
+
 def test_a_save_copies_from_the_gpu_what_the_state_was(tmp_path: Path) -> None:
     weights = torch.randn(1000, 1000, device=GPU)
     kept = weights.cpu()

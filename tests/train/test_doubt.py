@@ -102,7 +102,8 @@ class OnGpu:
         return self.finite
 
 
-def test_on_a_gpu_an_answer_is_read_a_step_later_unless_it_is_needed() -> None:
+def test_on_a_gpu_an_answer_is_read_a_step_later_unless_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hvdtrain.train.finite.answer_of", lambda answer: answer.__bool__)
     finite, loss = Finite(certain=False), torch.zeros(())
     answers = [OnGpu(True), OnGpu(False), OnGpu(True)]
     assert finite.allows(1, answers[0], loss)  # type: ignore[arg-type]
