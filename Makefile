@@ -28,8 +28,9 @@ test: setup test-setup lint ## all checks and all tests: what CI runs
 	python -m pytest
 
 .PHONY: soak
-soak: setup test-setup ## every fault that is foreseen, many times: what was tried, survived and lost; three quarters of an hour
-	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py \
+soak: setup test-setup ## every fault that is foreseen, many times: what was tried, survived and lost; an hour
+	python -m pytest --soak tests/faults tests/cluster/test_cut_link.py tests/cluster/test_preemption.py \
+	    tests/multiproc/test_agreement.py \
 	    tests/multiproc/test_preempt.py::test_again_and_again_by_any_signal_to_anybody \
 	    tests/multiproc/test_elastic.py::test_two_kills_and_a_growth_cost_time_alone
 

@@ -18,8 +18,8 @@ class Failed:
 
 
 def answer_of(finite: torch.Tensor) -> Callable[[], bool]:
-    """A boolean scalar, sent from its GPU at once: to read it waits for what was enqueued before it, and for nothing that
-    was enqueued since."""
+    """A boolean scalar, sent from its GPU at once: to read it waits for what was enqueued before it, and for nothing
+    that was enqueued since."""
     if not finite.is_cuda:
         return lambda: bool(finite)
     here = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ pytestmark = pytest.mark.multiproc
 
 EPOCHS = 24  # long enough to be in its midst when Slurm has decided
 LIMIT_SECONDS = 60  # the least that Slurm knows
-KILLED_SECONDS = 95  # at the latest: it looks every half minute who is over it, and waits five seconds
+# By the seconds of warning; without one at the latest: it looks every half minute who is over it, and waits five seconds.
+ENDED_SECONDS = {15: LIMIT_SECONDS - 15, 0: 95}
 RUN = (
     "--job.nodes=2",
     "--data.image_size=32",
@@ -78,8 +78,15 @@ def in_service(slurm: Slurm) -> bool:
     return "down" not in slurm.ask("sinfo", "-h", "-n", "n1", "-o", "%t")
 
 
-@pytest.mark.parametrize("warns", [True, False], ids=["warned", "not-warned"])
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    ("launcher", "warns"),
+    [
+        ("mpirun", True),
+        pytest.param("mpirun", False, marks=pytest.mark.soak),
+        pytest.param("srun", True, marks=pytest.mark.soak),
+        ("srun", False),
+    ],
+)
 def test_preempted_it_comes_back(slurm: Slurm, undisturbed: dict[str, Any], launcher: str, warns: bool) -> None:
     """With preempt_send_user_signal the script is warned, and all is saved; without, the workers die of SIGTERM, and
     what came after the last checkpoint is done again."""
@@ -96,36 +103,23 @@ def test_preempted_it_comes_back(slurm: Slurm, undisturbed: dict[str, Any], laun
     comes_back(slurm, run, undisturbed)
 
 
-@dataclass(frozen=True)
-class Long:
-    """A run that this machine, as fast as it was a moment ago, does not end within a time limit."""
-
-    options: tuple[str, ...]
-    undisturbed: dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def long(slurm_of_session: Slurm, undisturbed_run: Path) -> Long:
-    slurm = slurm_of_session
+@pytest.mark.parametrize("warning", [15, pytest.param(0, marks=pytest.mark.soak)])
+def test_at_its_time_limit_it_comes_back(slurm: Slurm, undisturbed_run: Path, warning: int) -> None:
+    """Warned before, or killed by SIGTERM and SIGKILL five seconds later; as often as it takes. This machine, as fast as
+    it was a moment ago, does not end the run within the limit."""
     started, *_, ended = (event["time"] for name in ("start", "evaluate") for event in events(undisturbed_run, name))
-    epochs = math.ceil(EPOCHS * 1.1 * KILLED_SECONDS / (ended - started))
-    options = (*RUN, f"--epochs={epochs}")
-    run = slurm.submit(*options, name="undisturbed-for-long")
-    assert slurm.hvdtrain("wait", run, seconds=400).returncode == 0, slurm.output(run)
-    return Long(options, final(run))
+    options = (*RUN, f"--epochs={math.ceil(EPOCHS * 1.1 * ENDED_SECONDS[warning] / (ended - started))}")
+    alone = slurm.submit(*options, name=f"undisturbed-{warning}")
+    assert slurm.hvdtrain("wait", alone, seconds=400).returncode == 0, slurm.output(alone)
 
-
-@pytest.mark.parametrize("warning", [15, 0])
-def test_at_its_time_limit_it_comes_back(slurm: Slurm, long: Long, warning: int) -> None:
-    """Warned before, or killed by SIGTERM and SIGKILL five seconds later; as often as it takes."""
     limit = (f"--job.warn_seconds={warning}", f"--job.time_limit={LIMIT_SECONDS // 60}")
-    run = slurm.submit(*long.options, *limit, name=f"limit-{warning}")
-    ended = slurm.hvdtrain("wait", run, seconds=600)
-    assert ended.returncode == 0, ended.stdout + ended.stderr + slurm.output(run)
+    run = slurm.submit(*options, *limit, name=f"limit-{warning}")
+    waited = slurm.hvdtrain("wait", run, seconds=600)
+    assert waited.returncode == 0, waited.stdout + waited.stderr + slurm.output(run)
     # It may do its last steps in the seconds between SIGTERM and SIGKILL; to Slurm it has then reached its limit.
     assert slurm.state(run) in ("COMPLETED", "TIMEOUT")
     assert slurm.job(run)["restarts"] == len(events(run, "resume")) > 0
-    assert final(run) == long.undisturbed, slurm.output(run)
+    assert final(run) == final(alone), slurm.output(run)
 
 
 def test_scontrol_requeue_and_a_lost_node_bring_it_back(slurm: Slurm, undisturbed: dict[str, Any]) -> None:
