@@ -18,7 +18,7 @@ pytestmark = pytest.mark.multiproc
 
 EPOCHS = 24  # long enough to be in its midst when Slurm has decided
 LIMIT_SECONDS = 60  # the least that Slurm knows
-# By the seconds of warning; without one at the latest: it looks every half minute who is over it, and waits five seconds.
+# By the seconds of warning; without one at the latest: Slurm looks every half minute who is over it, and waits five.
 ENDED_SECONDS = {15: LIMIT_SECONDS - 15, 0: 95}
 RUN = (
     "--job.nodes=2",
@@ -105,8 +105,8 @@ def test_preempted_it_comes_back(slurm: Slurm, undisturbed: dict[str, Any], laun
 
 @pytest.mark.parametrize("warning", [15, pytest.param(0, marks=pytest.mark.soak)])
 def test_at_its_time_limit_it_comes_back(slurm: Slurm, undisturbed_run: Path, warning: int) -> None:
-    """Warned before, or killed by SIGTERM and SIGKILL five seconds later; as often as it takes. This machine, as fast as
-    it was a moment ago, does not end the run within the limit."""
+    """Warned before, or killed by SIGTERM and SIGKILL five seconds later; as often as it takes. The run is too long for
+    the limit on this machine, as fast as it was a moment ago."""
     started, *_, ended = (event["time"] for name in ("start", "evaluate") for event in events(undisturbed_run, name))
     options = (*RUN, f"--epochs={math.ceil(EPOCHS * 1.1 * ENDED_SECONDS[warning] / (ended - started))}")
     alone = slurm.submit(*options, name=f"undisturbed-{warning}")
