@@ -1,5 +1,6 @@
 """In CI nothing may be left out in silence: only a test that needs a GPU may be skipped there, and it is counted."""
 
+import faulthandler
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from .trained import Digits, train_digits
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 TALLIES = pytest.StashKey[list[Tally]]()
+END_SECONDS = 60
 LEFT_TO_SOAK = pytest.StashKey[list[str]]()
 
 # A busy machine is slow at times, which is no failure; and what CI tries is the same each time.
@@ -108,3 +110,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("\n  ".join([f"{len(left)} tests left to make soak:", *left]))
     without_gpu = [report for report in terminalreporter.getreports("skipped") if "gpu" in report.keywords]
     terminalreporter.write_line(f"{len(without_gpu)} tests left out for want of a GPU")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """A thread that a test has left behind would keep the process from ending, for ever and without a word."""
+    faulthandler.dump_traceback_later(END_SECONDS, exit=True)

@@ -18,6 +18,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         server, hosts = RendezvousServer(), Hosts(slots)
         elastic = horovods.ElasticDriver(server, hosts, 1, most, timeout=SECONDS)
         cluster = Cluster(hosts, server.start(create_rendezvous_handler(elastic)), server, elastic)
+        server._httpd.daemon_threads = True  # who asks while another does not come is answered never
         clusters.append(cluster)
         elastic.start(sum(slots.values()), cluster.launch)
         until(lambda: len(cluster.started) == min(sum(slots.values()), most), "the workers' start")
