@@ -11,7 +11,7 @@ from .conftest import Job, Launch
 pytestmark = pytest.mark.multiproc
 
 GLOBAL_BATCH = 12
-STEPS = 120
+STEPS = 200
 TOLERANCE = 1e-10
 CASES = [
     ("none", 1),
