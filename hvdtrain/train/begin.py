@@ -1,16 +1,12 @@
 """Where a run begins, or goes on: from nothing, a checkpoint on disk, or a commit in the workers' memory."""
 
-from typing import Any
-
-from hvdtrain.checkpoint.format import Checkpoint, Manifest
+from hvdtrain.checkpoint.format import Checkpoint
 from hvdtrain.config.schema import Config
-from hvdtrain.distributed.activity import Activity
 from hvdtrain.distributed.comm import Comm
 from hvdtrain.distributed.tuning import Tuning
 from hvdtrain.log import logger
-from hvdtrain.metrics.efficiency import Baseline
 from hvdtrain.optim.schedule import Rate
-from hvdtrain.train import checkpoints, recipe, speeds
+from hvdtrain.train import checkpoints, recipe
 from hvdtrain.train.build import Parts, build
 from hvdtrain.train.data import Machine
 from hvdtrain.train.elastic import Past
@@ -35,29 +31,6 @@ def begin(config: Config, comm: Comm, machine: Machine, tuning: Tuning, commit: 
     if config.elastic.enabled:
         parts.schedule = _ramped(config, parts, past, before=checkpoint.manifest.global_batch if checkpoint else 0)
     return parts
-
-
-def belongs(config: Config, parts: Parts, *, workers: int) -> Manifest:
-    """What all checkpoints of this set of workers belong to."""
-    return Manifest(
-        images_seen=0,
-        step=0,
-        config_digest=config.digest(),
-        data_digest=parts.data.train.digest,
-        workers=workers,
-        global_batch=parts.objective.global_batch,
-    )
-
-
-def baseline(
-    config: Config, comm: Comm, parts: Parts, activity: Activity, setting: dict[str, Any], past: Past
-) -> Baseline | None:
-    """Measured once for each number of micro-batches and size of pictures. Collective."""
-    kind = parts.micro_batches, parts.data.pixels(parts.state.images_seen)
-    found = past.baselines.get(kind) or speeds.find(config, comm, parts, activity, setting)
-    if found:
-        past.baselines[kind] = found
-    return found
 
 
 def _ramped(config: Config, parts: Parts, past: Past, *, before: int) -> Rate:

@@ -79,6 +79,18 @@ def load(parts: Parts, checkpoint: Checkpoint) -> None:
     parts.state.last_step_images = parts.state.last_step_images or checkpoint.manifest.global_batch
 
 
+def belongs(config: Config, parts: Parts, *, workers: int) -> Manifest:
+    """What all checkpoints of this set of workers have in common."""
+    return Manifest(
+        images_seen=0,
+        step=0,
+        config_digest=config.digest(),
+        data_digest=parts.data.train.digest,
+        workers=workers,
+        global_batch=parts.objective.global_batch,
+    )
+
+
 def manifest(belongs: Manifest, state: TrainState) -> Manifest:
     """Of the state as it is now."""
     return replace(
@@ -128,7 +140,7 @@ class Saving:
 def _meant(config: Config) -> Checkpoint | None:
     found = latest(config) if config.resume == "auto" else _named(Path(config.resume), config)
     if found:
-        _belongs(found, config)
+        _refuse_another_runs(found, config)
         told, by = found.manifest, found.manifest.versions
         logger.info(
             "resuming from %s: step %d, %d images seen; saved by %s",
@@ -147,7 +159,7 @@ def _named(path: Path, config: Config) -> Checkpoint:
         raise CheckpointError(str(error), remedy=remedy) from None
 
 
-def _belongs(checkpoint: Checkpoint, config: Config) -> None:
+def _refuse_another_runs(checkpoint: Checkpoint, config: Config) -> None:
     digest = checkpoint.manifest.config_digest
     if digest == config.digest() or config.resume_changed == "accept":
         return

@@ -160,7 +160,7 @@ def _with_workers(process: Process, comm: Comm, topology: Topology, changes: Cha
         settings_changed = checkpoints.changed(config) if first and config.resume != "never" else {}
         parts = begin.begin(config, comm, machine, tuning, commit, past)
         alike.same_images(comm, {part: source.index.digest for part, source in parts.data.sources.items()})
-        belongs = begin.belongs(config, parts, workers=comm.size)
+        belongs = checkpoints.belongs(config, parts, workers=comm.size)
         saving = until_the_end.enter_context(_saving(config, belongs)) if first else None
         seen = until_the_end.enter_context(
             watched(config, comm, parts, machine, activity, threads=threads, tuning=tuning, measured=measured)
@@ -182,7 +182,7 @@ def _with_workers(process: Process, comm: Comm, topology: Topology, changes: Cha
         setting = environment.setting(
             config, machine, threads=threads, micro_batches=parts.micro_batches, images=parts.data.train.digest
         )
-        baseline = begin.baseline(config, comm, parts, activity, setting, past)
+        baseline = speeds.find(config, comm, parts, activity, setting, before=past.baselines)
         meters = Meters(parts.clock, baseline, totals=past.totals)
         if meters.baseline:
             record.compared(parts.state, meters.baseline, images=parts.objective.global_batch // comm.size)

@@ -19,8 +19,29 @@ DIR = "metrics.baselines_dir"
 FEWEST_WINDOWS = 5  # of reports, for a speed that others are compared with
 
 
-def find(config: Config, comm: Comm, parts: Parts, activity: Activity, setting: dict[str, Any]) -> Baseline | None:
-    """What efficiency is measured against; None where there is nothing, and then there is no efficiency. Collective."""
+def find(
+    config: Config,
+    comm: Comm,
+    parts: Parts,
+    activity: Activity,
+    setting: dict[str, Any],
+    *,
+    before: dict[tuple[int, int], Baseline],
+) -> Baseline | None:
+    """What efficiency is measured against; None where there is nothing, and then there is no efficiency. Collective.
+
+    Args:
+        before: what earlier sets of this run's workers have found, by micro-batches of a step and pixels of a side;
+            what is found is added.
+    """
+    kind = parts.micro_batches, parts.data.pixels(parts.state.images_seen)
+    found = before.get(kind) or _find(config, comm, parts, activity, setting)
+    if found:
+        before[kind] = found
+    return found
+
+
+def _find(config: Config, comm: Comm, parts: Parts, activity: Activity, setting: dict[str, Any]) -> Baseline | None:
     chosen = config.metrics
     if chosen.baseline == "measured" and comm.size > 1 and not parts.over:
         untimed = recipe.untimed_steps(config)
