@@ -218,7 +218,8 @@ def test_a_worker_that_hangs_leaves_alone(start: Start) -> None:
     run = start(*SHORT, DECAY, "--distributed.watchdog_seconds=8", program=faulty)
     run.until_set(1, workers=2)
     run.until_set(2, workers=1)
-    run.change_hosts("localhost:1\n")  # where the other one is, or comes
+    left = psutil.Process(run.job.environment()["workers"][0]["pid"])
+    run.change_hosts(f"{left.environ()['HOROVOD_HOSTNAME']}:1\n")  # nobody comes who would hang too
     run.job.finish()
     assert {tuple(event["ranks"]) for event in run.job.events("stalled")} == {(1,)}
     each_image_once(run, 3)
