@@ -29,7 +29,7 @@ from typing import Any, Literal
 from hvdtrain.bench import sums
 from hvdtrain.bench.processes import Group, Listening, listening
 from hvdtrain.bench.result import Result
-from hvdtrain.bench.rounds import Goal, known, take_turns
+from hvdtrain.bench.rounds import Goal, known, take_turns, want_gpu
 from hvdtrain.config.machines import DistributedConfig
 from hvdtrain.distributed.tuning import tune
 from hvdtrain.errors import ConfigError
@@ -89,6 +89,8 @@ def measure(options: Options, rounds: int) -> Result:
     if options.workers < 2:
         raise ConfigError(f"--workers {options.workers}: expected 2 at least, for one has nobody to sum with")
     known(options.contenders, CONTENDERS)
+    if options.device == "cuda":
+        want_gpu()
     with listening() as listener, ExitStack() as stack:
         groups = {name: stack.enter_context(_group(name, options, listener)) for name in options.chosen}
         total, sizes = _bytes(options)

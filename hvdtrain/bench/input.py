@@ -24,7 +24,7 @@ from hvdtrain.bench import photos, pipelines
 from hvdtrain.bench.pipelines import CONTENDERS, Setting
 from hvdtrain.bench.processes import Group, Listening, listening
 from hvdtrain.bench.result import Result
-from hvdtrain.bench.rounds import Goal, known, take_turns
+from hvdtrain.bench.rounds import Goal, known, take_turns, want_gpu
 from hvdtrain.errors import ConfigError
 from hvdtrain.log import logger
 
@@ -65,6 +65,8 @@ def measure(options: Options, rounds: int) -> Result:
         HvdtrainError: the process of a contender ends.
     """
     known(options.contenders, CONTENDERS)
+    if options.device == "gpu":
+        want_gpu()
     with tempfile.TemporaryDirectory(prefix="hvdtrain-input-") as scratch, listening() as listener, ExitStack() as ends:
         data = _there(options.data) if options.data else _photographs(Path(scratch), options)
         setting = Setting(str(data.resolve()), options.batch, options.image, options.threads, options.device)

@@ -10,12 +10,23 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hvdtrain.errors import ConfigError
+from hvdtrain.errors import ConfigError, EnvironmentFault
 from hvdtrain.log import logger
 
 CONFIDENCE = 0.95
 Rounds = dict[str, list[float]]
 """Contender -> its figure in each round."""
+
+
+def want_gpu() -> None:
+    """
+    Raises:
+        EnvironmentFault: torch sees no GPU.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EnvironmentFault("--device asks for a GPU, and torch sees none here", remedy="hvdtrain doctor")
 
 
 def known(wanted: Iterable[str], contenders: Collection[str]) -> None:

@@ -25,7 +25,7 @@ from hvdtrain.bench import loops
 from hvdtrain.bench.ideas import IDEAS, idea
 from hvdtrain.bench.processes import Group, Listening, listening
 from hvdtrain.bench.result import Result
-from hvdtrain.bench.rounds import Goal, Rounds, known, take_turns
+from hvdtrain.bench.rounds import Goal, Rounds, known, take_turns, want_gpu
 
 How = Literal["mpirun", "torch", "alone"]
 STANDARD: dict[str, tuple[int, How]] = {  # workers, and how they find each other
@@ -83,6 +83,8 @@ def measure(options: Options, rounds: int) -> Result:
         HvdtrainError: a process of a contender ended.
     """
     known(options.contenders, CONTENDERS)
+    if options.device == "cuda":
+        want_gpu()
     figures: Rounds = {name: [] for name in options.chosen}
     for _ in range(options.starts):
         with listening() as listener, _groups(options, listener) as groups:

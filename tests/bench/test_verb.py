@@ -43,3 +43,13 @@ def test_the_verbs_defaults_are_the_standard_conditions(bench: str, options: all
     assert {name: given[name] for name in standard if name in given} == {
         name: value for name, value in standard.items() if name in given
     }
+
+
+@pytest.mark.parametrize(("kind", "device"), [("step", "cuda"), ("allreduce", "cuda"), ("input", "gpu")])
+def test_without_a_gpu_one_line_says_so(
+    kind: str, device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["bench", kind, "--device", device]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--device asks for a GPU, and torch sees none here" in line
