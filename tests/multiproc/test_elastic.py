@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -73,25 +73,37 @@ def all_targets_answer(run: Elastic, workers: int) -> None:
     assert all(answers(address) for address in run.addresses())
 
 
-def test_two_kills_and_a_growth_cost_time_alone(start: Start, times: Times, trials: Trials) -> None:
+@contextmanager
+def there_is(file: Path) -> Iterator[None]:
+    file.touch()
+    yield
+    file.unlink()
+
+
+def test_two_kills_and_a_growth_cost_time_alone(start: Start, times: Times, trials: Trials, tmp_path: Path) -> None:
     with trials("two workers killed, one more host, in one run") as tally:
         for seed in range(times(1, 10)):
             with tally.one(f"seed {seed}"):
-                _two_kills_and_a_growth(start(), random.Random(seed))
+                brake = tmp_path / f"brake-{seed}"
+                slow = (sys.executable, "-m", "tests.multiproc.faulty", "input", "all", "250", str(brake))
+                _two_kills_and_a_growth(start(program=slow), brake, random.Random(seed))
 
 
-def _two_kills_and_a_growth(run: Elastic, draw: random.Random) -> None:
+def _two_kills_and_a_growth(run: Elastic, brake: Path, draw: random.Random) -> None:
+    """While a worker is awaited there is a brake on: a fast machine would have trained to the end by then."""
     run.until_set(1, workers=2)
     run.until_steps(draw.choice([10, 20, 30]))
     time.sleep(draw.random() / 4)
     run.signal(draw.randrange(2))
-    run.until_set(2, workers=1)
-    run.until_set(3, workers=2)  # its host is there again after a while
-    all_targets_answer(run, 2)
+    with there_is(brake):
+        run.until_set(2, workers=1)
+        run.until_set(3, workers=2)  # its host is there again after a while
+        all_targets_answer(run, 2)
     run.until_steps(20)
-    run.change_hosts(MORE)
-    run.until_set(4, workers=3)
-    all_targets_answer(run, 3)
+    with there_is(brake):
+        run.change_hosts(MORE)
+        run.until_set(4, workers=3)
+        all_targets_answer(run, 3)
     run.until_steps(20)
     run.signal(draw.randrange(3))
     run.until_set(5)
