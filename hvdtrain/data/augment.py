@@ -32,18 +32,19 @@ def training_windows(
     Up to ten times: an area uniform in `area` of the image's, a width / height log-uniform in `aspect`. The first that
     fits is placed uniformly; if none fits, the largest centred window whose shape is within `aspect`.
     """
+    crop = keyed.words(seed, _CROP, epochs, samples)
     attempt = np.arange(ATTEMPTS)[:, None]  # every number below is (ATTEMPTS, n)
-    portion = area[0] + (area[1] - area[0]) * keyed.uniform(seed, _CROP, epochs, samples, 0, attempt)
+    portion = area[0] + (area[1] - area[0]) * keyed.uniform(0, attempt, after=crop)
     low, high = np.log(aspect)
-    shape = np.exp(low + (high - low) * keyed.uniform(seed, _CROP, epochs, samples, 1, attempt))
+    shape = np.exp(low + (high - low) * keyed.uniform(1, attempt, after=crop))
     pixels = portion * heights.astype(np.float64) * widths
     width = np.rint(np.sqrt(pixels * shape))
     height = np.rint(np.sqrt(pixels / shape))
     fits = (width >= 1) & (width <= widths) & (height >= 1) & (height <= heights)
     first, column = fits.argmax(0), np.arange(len(samples))
     width, height = width[first, column], height[first, column]
-    top = np.floor(keyed.uniform(seed, _CROP, epochs, samples, 2) * (heights - height + 1))
-    left = np.floor(keyed.uniform(seed, _CROP, epochs, samples, 3) * (widths - width + 1))
+    top = np.floor(keyed.uniform(2, after=crop) * (heights - height + 1))
+    left = np.floor(keyed.uniform(3, after=crop) * (widths - width + 1))
     drawn = np.stack([top, left, height, width], axis=1)
     return np.where(fits.any(0)[:, None], drawn, _largest_centred(heights, widths, aspect)).astype(np.float32)
 

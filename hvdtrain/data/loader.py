@@ -19,6 +19,7 @@ from hvdtrain.data.storage import Inputs, Storage
 from hvdtrain.errors import DataError
 from hvdtrain.log import logger
 
+PLANNED_TOGETHER = 1024  # images: for a small batch a call of NumPy would cost more than what it computes
 READ_AHEAD = 1  # batches that are read while the decoder has enough to do
 ATTEMPTS = 3  # to decode batches of which every image can be decoded alone
 
@@ -45,7 +46,7 @@ class Plan:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def where(self, chosen: NDArray[np.bool_]) -> "Plan":
+    def where(self, chosen: NDArray[np.bool_] | slice) -> "Plan":
         """This plan for some of its samples only."""
         columns = ("samples", "epochs", "positions", "windows", "decoded", "flips")
         return replace(self, **{name: getattr(self, name)[chosen] for name in columns})
@@ -94,9 +95,16 @@ def training_plans(
         images_seen: by the whole run, where a step begins: with m micro-batches a step takes m of these plans.
         batch_size: n, images of this worker in each plan.
     """
+    together = max(1, PLANNED_TOGETHER // batch_size)
     while True:
         part = order.training_slice(
-            seed=seed, images=len(index), images_seen=images_seen, rank=rank, size=size, batch_size=batch_size
+            seed=seed,
+            images=len(index),
+            images_seen=images_seen,
+            rank=rank,
+            size=size,
+            batch_size=batch_size,
+            batches=together,
         )
         windows = augment.training_windows(
             seed=seed,
@@ -108,9 +116,11 @@ def training_plans(
             aspect=augmentation.aspect,
         )
         flips = augment.flips(seed=seed, epochs=part.epochs, samples=part.samples, probability=augmentation.flip)
-        images_seen += size * batch_size
         decoded = windows.astype(np.int32)
-        yield Plan(part.samples, part.epochs, part.positions, windows, decoded, flips, images_seen)
+        whole = Plan(part.samples, part.epochs, part.positions, windows, decoded, flips, images_seen)
+        for first in range(0, len(whole), batch_size):
+            images_seen += size * batch_size
+            yield replace(whole.where(slice(first, first + batch_size)), images_seen=images_seen)
 
 
 def evaluation_plans(
@@ -191,7 +201,8 @@ def _requests(plans: Iterator[Plan], waiting: deque[_Asked], source: Source) -> 
     """What is left of each plan without the masked images; nothing for a plan of which nothing is left."""
     reading: deque[tuple[Plan, Callable[[], Inputs]]] = deque()
     for plan in plans:
-        valid = plan.where(~source.quarantine.masked[plan.samples])
+        masked = source.quarantine.masked[plan.samples]
+        valid = plan.where(~masked) if masked.any() else plan
         waiting.append(_Asked(plan, valid))
         if len(valid):
             reading.append((valid, source.storage.fetch(valid.samples)))

@@ -18,11 +18,11 @@ _ORDER = 1  # keeps the order's random numbers apart from the augmentation's
 
 @dataclass(frozen=True)
 class Slice:
-    """What one worker reads in one step."""
+    """What one worker reads in some steps: batches of n images one after the other, m in all."""
 
-    samples: NDArray[np.int64]  # (n,) rows of the index
-    epochs: NDArray[np.int64]  # (n,) the epoch in which each is read
-    positions: NDArray[np.int64]  # (n,) their places in the stream
+    samples: NDArray[np.int64]  # (m,) rows of the index
+    epochs: NDArray[np.int64]  # (m,) the epoch in which each is read
+    positions: NDArray[np.int64]  # (m,) their places in the stream
 
 
 @lru_cache(maxsize=2)  # a step may lie across the border of two epochs
@@ -33,11 +33,14 @@ def permutation(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
     return order
 
 
-def training_slice(*, seed: int, images: int, images_seen: int, rank: int, size: int, batch_size: int) -> Slice:
-    """The batch of `rank` in the step that begins when the whole run has seen `images_seen` images."""
-    positions = images_seen + rank * batch_size + np.arange(batch_size)
+def training_slice(
+    *, seed: int, images: int, images_seen: int, rank: int, size: int, batch_size: int, batches: int = 1
+) -> Slice:
+    """So many batches of `rank`, from that of the step on that begins when the whole run has seen `images_seen`."""
+    firsts = images_seen + rank * batch_size + size * batch_size * np.arange(batches)
+    positions = (firsts[:, None] + np.arange(batch_size)).reshape(-1)
     epochs, within = np.divmod(positions, images)
-    samples = np.empty(batch_size, np.int64)
+    samples = np.empty(len(positions), np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
         samples[here] = permutation(seed, int(epoch), images)[within[here]]

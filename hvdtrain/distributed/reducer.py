@@ -53,10 +53,12 @@ class LocalReducer:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.sizes: list[int] = []
-        self._model, self._skipped, self._doubt = model, 0, torch.zeros(())
+        self._parameters = list(model.parameters())
+        self._skipped, self._doubt = 0, torch.zeros(())
 
     def start(self) -> None:
-        self._model.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None
         self._skipped, self._doubt = 0, torch.zeros(())
 
     def skip(self, images: int) -> None:
@@ -66,16 +68,16 @@ class LocalReducer:
         self._doubt = self._doubt + loss * 0
 
     def wait(self) -> torch.Tensor:
-        for parameter in self._model.parameters():
+        for parameter in self._parameters:
             if parameter.grad is None:  # no image was there: the update goes on by momentum and decay, as among others
                 parameter.grad = torch.zeros_like(parameter)
         return torch.tensor(self._skipped, dtype=torch.float64)
 
     def finite(self, *, gradients: bool) -> torch.Tensor:
-        return (self._doubt + _norm(_gradients(self._model)) if gradients else self._doubt).isfinite()
+        return (self._doubt + _norm(_gradients(self._parameters)) if gradients else self._doubt).isfinite()
 
     def scale(self, factor: torch.Tensor) -> None:
-        torch._foreach_mul_(_gradients(self._model), float(factor))
+        torch._foreach_mul_(_gradients(self._parameters), float(factor))
 
     def silent(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -88,8 +90,8 @@ class HorovodReducer:
         import horovod.torch as hvd
 
         self.sizes: list[int] = []
-        self._comm, self._model, self._skipped, self._doubt = comm, model, 0, torch.zeros(())
-        self._micro_batches = micro_batches
+        self._comm, self._parameters = comm, list(model.parameters())
+        self._skipped, self._doubt, self._micro_batches = 0, torch.zeros(()), micro_batches
         self._reducing: Any = hvd.DistributedOptimizer(
             torch.optim.SGD(model.parameters(), lr=0.0),  # never takes a step
             named_parameters=model.named_parameters(),
@@ -112,15 +114,15 @@ class HorovodReducer:
         with self._comm.waiting_in("gradients"):
             self._reducing.synchronize()
         (skipped,) = self._comm.sum([self._skipped + float(self._doubt)], "skipped")
-        first = next(self._model.parameters())
+        first = self._parameters[0]
         self._doubt = torch.tensor(skipped, dtype=first.dtype, device=first.device)
         return self._doubt
 
     def finite(self, *, gradients: bool) -> torch.Tensor:
-        return (self._doubt + _norm(_gradients(self._model)) if gradients else self._doubt).isfinite()
+        return (self._doubt + _norm(_gradients(self._parameters)) if gradients else self._doubt).isfinite()
 
     def scale(self, factor: torch.Tensor) -> None:
-        torch._foreach_mul_(_gradients(self._model), factor)
+        torch._foreach_mul_(_gradients(self._parameters), factor)
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -136,5 +138,5 @@ def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(torch._foreach_norm(gradients)).sum()  # of norms: as finite as their root of squares
 
 
-def _gradients(model: torch.nn.Module) -> list[torch.Tensor]:
-    return [p.grad for p in model.parameters() if p.grad is not None]
+def _gradients(parameters: list[torch.nn.Parameter]) -> list[torch.Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
