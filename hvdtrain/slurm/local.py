@@ -49,9 +49,8 @@ def start(script: Path, *, output: Path) -> tuple[int, float]:
 def find(pid: int, began: float) -> psutil.Process | None:
     """The script, if it still runs."""
     with suppress(psutil.Error):
-        if pid > 0 and born(pid) == began:
-            process = psutil.Process(pid)
-            return process if process.status() != psutil.STATUS_ZOMBIE else None
+        if began and born(pid) == began:
+            return psutil.Process(pid)
     return None
 
 

@@ -97,7 +97,7 @@ def _acquire(path: Path, me: Owner, heir_of: Owner | None) -> None:
             return
         finally:
             temporary.unlink()
-        if other and other != heir_of and not other.is_gone(me) and _lives(path, other):
+        if other and other != heir_of and not other.is_gone(me) and _lives(path, other, me):
             raise EnvironmentFault(
                 f"{path.parent} is in use by {other}", remedy=f"hvdtrain status {path.parent}, or another --run.name"
             )
@@ -105,14 +105,16 @@ def _acquire(path: Path, me: Owner, heir_of: Owner | None) -> None:
         _break(path, other)
 
 
-def _lives(path: Path, owner: Owner) -> bool:
-    """Whether the file is touched, or changes hands, while one looks."""
+def _lives(path: Path, owner: Owner, me: Owner) -> bool:
+    """Whether the file is touched, or changes hands, while one looks; no, once its owner is known to be gone."""
     logger.info("%s belongs to %s: looking for %s whether it lives", path.parent, owner, duration(WATCH_SECONDS))
     first, deadline = _touched(path), time.monotonic() + WATCH_SECONDS
     while time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         if (now := _touched(path)) != first:
             return now is not None  # it has given the directory back
+        if owner.is_gone(me):
+            break
     return False
 
 

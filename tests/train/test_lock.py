@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hvdtrain.errors import EnvironmentFault
+from hvdtrain.process import born
 from hvdtrain.train import lock
 from hvdtrain.train.lock import NAME, Owner, held
 
@@ -88,6 +89,16 @@ def test_a_process_of_this_host_that_has_gone_is_known_to_have(change: dict[str,
         assert time.monotonic() - began < lock.WATCH_SECONDS / 2
 
 
+def test_one_that_goes_meanwhile_is_not_waited_for(tmp_path: Path) -> None:
+    """A killed run's rank 0, which its launcher has not quite ended yet."""
+    dying = subprocess.Popen(["sleep", "1"])
+    leave_behind(tmp_path, replace(Owner.me(), pid=dying.pid, born=born(dying.pid), token="other"))
+    began = time.monotonic()
+    with held(tmp_path):
+        assert dying.poll() == 0
+        assert time.monotonic() - began < lock.WATCH_SECONDS / 2
+
+
 def test_what_nobody_keeps_young_is_taken_over(tmp_path: Path, quick: None) -> None:
     leave_behind(tmp_path, replace(Owner.me(), host="elsewhere", token="other"))
     with held(tmp_path):
@@ -150,6 +161,7 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from hvdtrain.errors import EnvironmentFault
+from hvdtrain.process import born
 from hvdtrain.train.lock import held
 try:
     with held(Path({str(tmp_path)!r})):
