@@ -93,7 +93,7 @@ class HorovodReducer:
         self._comm, self._parameters = comm, list(model.parameters())
         self._skipped, self._doubt, self._micro_batches = 0, torch.zeros(()), micro_batches
         self._reducing: Any = hvd.DistributedOptimizer(
-            torch.optim.SGD(model.parameters(), lr=0.0),  # never takes a step
+            torch.optim.SGD(self._parameters, lr=0.0),  # never takes a step
             named_parameters=model.named_parameters(),
             compression=getattr(hvd.Compression, compression),
             backward_passes_per_step=micro_batches,

@@ -90,6 +90,26 @@ def test_a_run_that_stops_and_goes_on_at_other_sizes_misses_nothing_and_repeats_
         assert sorted(sample for e, sample in read if e == epoch) == list(range(images))
 
 
+@given(
+    seed=seeds,
+    images=st.integers(1, 40),
+    seen=st.integers(0, 100),
+    batch_size=st.integers(1, 20),
+    batches=st.integers(1, 8),
+    place=st.integers(1, 4).flatmap(lambda size: st.tuples(st.integers(0, size - 1), st.just(size))),
+)
+def test_several_batches_at_once_are_those_of_one_step_after_the_other(
+    seed: int, images: int, seen: int, batch_size: int, batches: int, place: tuple[int, int]
+) -> None:
+    rank, size = place
+    where = {"seed": seed, "images": images, "rank": rank, "size": size, "batch_size": batch_size}
+    together = order.training_slice(images_seen=seen, batches=batches, **where)
+    each = [order.training_slice(images_seen=seen + i * size * batch_size, **where) for i in range(batches)]
+    for column in ("samples", "epochs", "positions"):
+        wanted = [number for part in each for number in getattr(part, column)]
+        assert getattr(together, column).tolist() == wanted
+
+
 def test_a_step_may_cross_the_border_of_an_epoch() -> None:
     part = order.training_slice(seed=0, images=10, images_seen=8, rank=0, size=1, batch_size=4)
     assert part.epochs.tolist() == [0, 0, 1, 1]
